@@ -1,0 +1,118 @@
+//! A report's frame: its first line, its last, and what may stand in their place.
+
+use crate::line::record;
+use crate::{Error, Line, ReportError, ReportName, Text};
+
+/// The version of the report format that is read here.
+pub const FORMAT: u64 = 1;
+
+record! {
+    /// The `report` record, the first of a report.
+    Header {
+        /// The report's name.
+        name: ReportName,
+        /// Version of the format.
+        format: u64,
+        /// The process, by its number in the initial pid namespace.
+        pid: u32,
+        /// The process' name.
+        comm: Text,
+        /// The kernel's release.
+        kernel: Text,
+    }
+}
+
+/// The lines of a text one by one, up to its `summary`.
+pub(crate) struct Body<'a> {
+    rest: &'a [u8],
+    lines: usize,
+    summary: Option<Line<'a>>,
+}
+
+impl<'a> Body<'a> {
+    /// A text that has no header.
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Self {
+            rest: text,
+            lines: 0,
+            summary: None,
+        }
+    }
+
+    /// A report: reads its header, which must name `name` and a version that is known.
+    pub(crate) fn open(text: &'a [u8], name: &ReportName) -> Result<(Header, Self), Error> {
+        let mut body = Self::new(text);
+        let line = body.line()?.ok_or(Error::Cut { lines: 0 })?;
+        if line.kind != "report" {
+            return Err(line.error(format!("`{}` where `report` belongs", line.kind)));
+        }
+        let found = line.get("format")?;
+        if found != FORMAT {
+            return Err(Error::Format {
+                found,
+                known: FORMAT,
+            });
+        }
+        let header = Header::from_line(&line)?;
+        if header.name != *name {
+            return Err(line.error(format!("a report `{}`, not `{name}`", header.name)));
+        }
+        Ok((header, body))
+    }
+
+    /// The next record; none at the summary.
+    pub(crate) fn next(&mut self) -> Result<Option<Line<'a>>, Error> {
+        let Some(line) = self.line()? else {
+            return Err(Error::Cut { lines: self.lines });
+        };
+        if line.kind != "summary" {
+            return Ok(Some(line));
+        }
+        self.summary = Some(line);
+        match self.line()? {
+            None => Ok(None),
+            Some(line) => Err(line.error(format!("`{}` behind the summary", line.kind))),
+        }
+    }
+
+    /// The summary, once [`Body::next`] has come to it.
+    pub(crate) fn summary(self) -> Result<Line<'a>, Error> {
+        self.summary.ok_or(Error::Cut { lines: self.lines })
+    }
+
+    /// The next whole line, unless it is an `error`. A line without its newline is a cut one.
+    fn line(&mut self) -> Result<Option<Line<'a>>, Error> {
+        let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') else {
+            return match self.rest {
+                [] => Ok(None),
+                _ => Err(Error::Cut { lines: self.lines }),
+            };
+        };
+        let text = &self.rest[..end];
+        self.rest = &self.rest[end + 1..];
+        self.lines += 1;
+        let line = Line::parse(text, self.lines)?;
+        if line.kind == "error" {
+            return Err(Error::Report(ReportError::from_line(&line)?));
+        }
+        Ok(Some(line))
+    }
+}
+
+/// Checks a count of the summary against the records found. It may also count those that a bound
+/// left out, and says how many they are.
+pub(crate) fn check(
+    summary: &Line<'_>,
+    key: &str,
+    stated: u64,
+    found: usize,
+    cut: u64,
+) -> Result<(), Error> {
+    let found = found as u64;
+    if (found..=found.saturating_add(cut)).contains(&stated) {
+        return Ok(());
+    }
+    Err(summary.error(format!(
+        "the summary counts {stated} {key}, the report has {found}"
+    )))
+}

@@ -1,0 +1,49 @@
+//! Typed records of the reports that the ravel kernel module makes.
+//!
+//! The text format is described in `src/report/FORMAT.md` of the module; names here are its names.
+//! A report is parsed from its bytes, and is whole or an [`Error`]:
+//!
+//! ```
+//! # let text = b"report name=sockets format=1 pid=7 comm=\"sh\" kernel=\"7.3.4\"\n\
+//! #     summary report=sockets fds=3 sockets=0 busy=0 cut=0\n";
+//! use ravel_records::SocketsReport;
+//!
+//! let report = SocketsReport::parse(text)?;
+//! assert_eq!(report.header.comm.to_string(), "sh");
+//! # Ok::<(), ravel_records::Error>(())
+//! ```
+//!
+//! [`client::Client`] asks a loaded module for one. Kinds of records and keys which this version
+//! does not know are passed over, as the format asks of its readers; a key that it does know and
+//! does not find is an error.
+//!
+//! # As JSON
+//!
+//! Every type is `Serialize` and `Deserialize` under the keys of the format. Numbers are numbers,
+//! flags booleans, words strings; ids and hex values are strings as they stand in the report, since
+//! JSON readers lose digits above 2^53; an offset is `{"raw": 82, "set": true}`. Strings that are
+//! not UTF-8 have U+FFFD where they are not: only [`Text`] itself keeps every byte.
+
+mod anon;
+mod body;
+pub mod client;
+mod control;
+mod error;
+mod line;
+mod skbs;
+mod sockets;
+mod value;
+mod words;
+
+pub use anon::{AnonVma, AnonVmaReport, AnonVmaSummary, Avc, Member, Vma};
+pub use body::{FORMAT, Header};
+pub use control::{Attached, AttachedProcess, AttachedSummary, Version};
+pub use error::{Error, ReportError};
+pub use line::{Line, Value};
+pub use skbs::{Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
+pub use sockets::{Socket, SocketDetail, SocketsReport, SocketsSummary};
+pub use value::{EtherType, Hex, Id, Linger, Offset, Text};
+pub use words::{
+    Family, MemberState, ProcessState, Protocol, QueueName, Relation, ReportName, Shutdown,
+    SkState, SocketKind, SocketState,
+};

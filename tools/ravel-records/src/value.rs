@@ -1,0 +1,383 @@
+//! The kinds of value that a record's keys have.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::line::{FromValue, Value};
+
+/// The bare text of a value, or that it is a string where none belongs.
+pub(crate) fn bare<'v>(value: &'v Value<'_>) -> Result<&'v str, String> {
+    match value {
+        Value::Bare(bare) => Ok(bare),
+        Value::Quoted(_) => Err(format!("is a string: {value}")),
+    }
+}
+
+macro_rules! numbers {
+    ($($type:ty),*) => {$(
+        impl FromValue for $type {
+            fn from_value(value: &Value<'_>) -> Result<Self, String> {
+                let text = bare(value)?;
+                match text.parse() {
+                    Ok(number) if !text.starts_with('+') => Ok(number),
+                    _ => Err(format!("is not a {}: {value}", stringify!($type))),
+                }
+            }
+        }
+    )*};
+}
+numbers!(u16, u32, u64, i32, i64);
+
+impl FromValue for bool {
+    fn from_value(value: &Value<'_>) -> Result<Self, String> {
+        match bare(value)? {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            _ => Err(format!("is not a flag: {value}")),
+        }
+    }
+}
+
+/// A word that has no fixed set of values, such as `perms`.
+impl FromValue for String {
+    fn from_value(value: &Value<'_>) -> Result<Self, String> {
+        let text = bare(value)?;
+        let ok = |byte: u8| byte.is_ascii_alphanumeric() || b"_-,.:".contains(&byte);
+        if text.is_empty() || !text.bytes().all(ok) {
+            return Err(format!("is not a word: {value}"));
+        }
+        Ok(text.to_owned())
+    }
+}
+
+/// Gives a type that has `Display` and `FromStr` its places in a record and in JSON.
+macro_rules! as_text {
+    ($type:ty) => {
+        impl FromValue for $type {
+            fn from_value(value: &Value<'_>) -> Result<Self, String> {
+                bare(value)?
+                    .parse()
+                    .map_err(|what: &str| format!("is not {what}: {value}"))
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse()
+                    .map_err(|what| de::Error::custom(format!("not {what}: {text:?}")))
+            }
+        }
+    };
+}
+
+/// Hexadecimal digits of a value: `least` to `most` of them, lower case.
+fn digits(text: &str, least: usize, most: usize) -> Option<u64> {
+    let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if !(least..=most).contains(&text.len()) || !text.bytes().all(lower) {
+        return None;
+    }
+    u64::from_str_radix(text, 16).ok()
+}
+
+/// A kernel object's name: stands for its address without telling it. Prints as 16 hex digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(pub u64);
+
+impl Id {
+    /// No object.
+    pub const NONE: Self = Self(0);
+
+    /// Whether there is no object.
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Id {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        digits(text, 16, 16).map(Self).ok_or("an id")
+    }
+}
+
+as_text!(Id);
+
+/// An address in a process' own address space, or an offset in pages. Prints with `0x`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hex(pub u64);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl FromStr for Hex {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.strip_prefix("0x")
+            .and_then(|text| digits(text, 1, 16))
+            .map(Self)
+            .ok_or("hex")
+    }
+}
+
+as_text!(Hex);
+
+/// The protocol inside a link-layer frame, as an sk_buff names it. Prints as `0x0800`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EtherType(pub u16);
+
+impl EtherType {
+    /// The usual name; none where the sk_buff names no protocol, or one that is rare.
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self.0 {
+            0x0001 => "802.3",
+            0x0003 => "all",
+            0x0004 => "802.2",
+            0x0800 => "IPv4",
+            0x0806 => "ARP",
+            0x8100 => "802.1Q",
+            0x86dd => "IPv6",
+            0x8847 => "MPLS",
+            0x8863 | 0x8864 => "PPPoE",
+            0x888e => "EAPOL",
+            0x88a8 => "802.1ad",
+            0x88cc => "LLDP",
+            0x88f7 => "PTP",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for EtherType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#06x}", self.0)
+    }
+}
+
+impl FromStr for EtherType {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix("0x").and_then(|text| digits(text, 1, 16));
+        match digits.map(u16::try_from) {
+            Some(Ok(value)) => Ok(Self(value)),
+            _ => Err("an EtherType"),
+        }
+    }
+}
+
+as_text!(EtherType);
+
+/// A header offset of an sk_buff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Offset {
+    /// Bytes from `head`, as the kernel keeps them; 65535 is its sentinel for unset.
+    pub raw: u16,
+    /// Whether a layer has set it.
+    pub set: bool,
+}
+
+impl Offset {
+    /// Bytes from `head`, where a layer has set them.
+    pub fn get(self) -> Option<u16> {
+        self.set.then_some(self.raw)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.raw, if self.set { "set" } else { "unset" })
+    }
+}
+
+impl FromValue for Offset {
+    fn from_value(value: &Value<'_>) -> Result<Self, String> {
+        let parse = |text: &str| {
+            let (raw, mark) = text.split_once(':')?;
+            let set = match mark {
+                "set" => true,
+                "unset" => false,
+                _ => return None,
+            };
+            let raw = u16::from_value(&Value::Bare(raw)).ok()?;
+            Some(Self { raw, set })
+        };
+        parse(bare(value)?).ok_or_else(|| format!("is not an offset: {value}"))
+    }
+}
+
+/// SO_LINGER: what close() does about bytes that are not yet sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Linger {
+    /// close() returns at once, the kernel goes on sending.
+    Off,
+    /// close() waits so many seconds; with 0 it resets the connection.
+    Seconds(u64),
+}
+
+impl fmt::Display for Linger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.pad("off"),
+            Self::Seconds(seconds) => write!(f, "{seconds}"),
+        }
+    }
+}
+
+impl FromStr for Linger {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        u64::from_value(&Value::Bare(text))
+            .map(Self::Seconds)
+            .map_err(|_| "`off` or seconds")
+    }
+}
+
+as_text!(Linger);
+
+/// A string of the report: bytes, in no promised encoding.
+///
+/// Shown and serialized as UTF-8 with U+FFFD where it is not; [`Text::as_bytes`] has every byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(Vec<u8>);
+
+impl Text {
+    /// Every byte of the string.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<Vec<u8>> for Text {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl FromValue for Text {
+    fn from_value(value: &Value<'_>) -> Result<Self, String> {
+        match value {
+            Value::Quoted(text) => Ok(text.clone()),
+            Value::Bare(_) => Err(format!("is not a string: {value}")),
+        }
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(text.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: FromValue>(text: &str) -> Option<T> {
+        T::from_value(&Value::Bare(text)).ok()
+    }
+
+    #[test]
+    fn numbers_have_one_spelling() {
+        assert_eq!(read("-1"), Some(-1i64));
+        assert_eq!(read::<i64>("+1"), None);
+        assert_eq!(read::<u64>("-1"), None);
+        assert_eq!(read::<u64>(""), None);
+        assert_eq!(read("18446744073709551615"), Some(u64::MAX));
+        assert_eq!(read::<u64>("18446744073709551616"), None);
+        assert_eq!(read::<bool>("2"), None);
+    }
+
+    #[test]
+    fn ids_are_sixteen_digits() {
+        assert_eq!(read("00000000000000ff"), Some(Id(255)));
+        assert_eq!(Id(255).to_string(), "00000000000000ff");
+        for text in [
+            "ff",
+            "00000000000000FF",
+            "+0000000000000ff",
+            "0x000000000000ff",
+        ] {
+            assert_eq!(read::<Id>(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn hex_and_offsets() {
+        assert_eq!(read("0x7f0000000000"), Some(Hex(0x7f00_0000_0000)));
+        assert_eq!(read::<Hex>("7f"), None);
+        assert_eq!(read::<Hex>("0x"), None);
+        assert_eq!(read("0x0800"), Some(EtherType(0x0800)));
+        assert_eq!(read::<EtherType>("0x10000"), None);
+        let unset = Offset {
+            raw: 65535,
+            set: false,
+        };
+        assert_eq!(read("65535:unset"), Some(unset));
+        assert_eq!(unset.get(), None);
+        assert_eq!(read::<Offset>("65536:set"), None);
+        assert_eq!(read::<Offset>("7:maybe"), None);
+        assert_eq!(read::<Offset>("7"), None);
+        assert_eq!(read("off"), Some(Linger::Off));
+        assert_eq!(read("0"), Some(Linger::Seconds(0)));
+        assert_eq!(read::<Linger>("on"), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! Words with a fixed set of values. Each has `Other` for one that a later module may add.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::line::{FromValue, Value};
+
+/// An enum of words: each variant once, with its doc and its spelling in reports and in JSON.
+macro_rules! words {
+    ($(
+        $(#[$meta:meta])*
+        $name:ident { $( $(#[$word_meta:meta])* $variant:ident = $word:literal, )* }
+    )*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $( $(#[$word_meta])* $variant, )*
+            /// A word that this version does not know.
+            Other(String),
+        }
+
+        impl $name {
+            /// The word, as reports and JSON spell it.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $( Self::$variant => $word, )*
+                    Self::Other(word) => word,
+                }
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(word: &str) -> Self {
+                match word {
+                    $( $word => Self::$variant, )*
+                    other => Self::Other(other.to_owned()),
+                }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Infallible;
+
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                Ok(word.into())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromValue for $name {
+            fn from_value(value: &Value<'_>) -> Result<Self, String> {
+                String::from_value(value).map(|word| word.as_str().into())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(|word| word.as_str().into())
+            }
+        }
+    )*};
+}
+
+words! {
+    /// The name of a report.
+    ReportName {
+        /// Anonymous memory: VMAs, their anon_vmas and those anon_vmas' members.
+        AnonVma = "anon_vma",
+        /// The sockets among the descriptors.
+        Sockets = "sockets",
+        /// The sockets, and the sk_buffs in their queues.
+        Skbs = "skbs",
+        /// In an `error`: a request that names no report.
+        Query = "query",
+        /// In a `summary`: the list of attached processes.
+        Attached = "attached",
+    }
+
+    /// Whether a member's process can be named.
+    MemberState {
+        /// It has a pid and a name.
+        Live = "live",
+        /// It is being made by fork() and has no pid yet.
+        Forking = "forking",
+        /// The process is gone, its memory not yet.
+        Exiting = "exiting",
+    }
+
+    /// What a member's process is to the one asked for.
+    Relation {
+        /// The same address space.
+        Self_ = "self",
+        /// A parent, or a parent's ancestor.
+        Ancestor = "ancestor",
+        /// A child, or a child's descendant.
+        Descendant = "descendant",
+        /// Neither, such as a sibling, or a descendant whose parent has exited.
+        Unrelated = "other",
+        /// Not known: not `live`, or too many generations off.
+        Unknown = "unknown",
+    }
+
+    /// Whether an attached process is still there.
+    ProcessState {
+        /// It is.
+        Live = "live",
+        /// It has exited; a zombie has, too.
+        Exited = "exited",
+    }
+
+    /// A socket's address family.
+    Family {
+        /// AF_INET: IPv4.
+        Inet = "inet",
+        /// AF_INET6.
+        Inet6 = "inet6",
+        /// AF_UNIX.
+        Unix = "unix",
+        /// AF_NETLINK.
+        Netlink = "netlink",
+        /// AF_PACKET.
+        Packet = "packet",
+        /// AF_VSOCK.
+        Vsock = "vsock",
+        /// AF_ALG.
+        Alg = "alg",
+        /// AF_XDP.
+        Xdp = "xdp",
+    }
+
+    /// A socket's type.
+    SocketKind {
+        /// SOCK_STREAM.
+        Stream = "stream",
+        /// SOCK_DGRAM.
+        Dgram = "dgram",
+        /// SOCK_RAW.
+        Raw = "raw",
+        /// SOCK_RDM.
+        Rdm = "rdm",
+        /// SOCK_SEQPACKET.
+        Seqpacket = "seqpacket",
+        /// SOCK_DCCP.
+        Dccp = "dccp",
+        /// SOCK_PACKET.
+        Packet = "packet",
+    }
+
+    /// A socket's protocol; `Other` has the number for families that are not inet.
+    Protocol {
+        /// IPPROTO_TCP.
+        Tcp = "tcp",
+        /// IPPROTO_UDP.
+        Udp = "udp",
+        /// IPPROTO_UDPLITE.
+        Udplite = "udplite",
+        /// IPPROTO_ICMP.
+        Icmp = "icmp",
+        /// IPPROTO_ICMPV6.
+        Icmpv6 = "icmpv6",
+        /// IPPROTO_SCTP.
+        Sctp = "sctp",
+        /// IPPROTO_MPTCP.
+        Mptcp = "mptcp",
+        /// IPPROTO_RAW.
+        Raw = "raw",
+    }
+
+    /// `socket->state`: what the system calls see.
+    SocketState {
+        /// Not allocated.
+        Free = "free",
+        /// Not connected.
+        Unconnected = "unconnected",
+        /// connect() is under way.
+        Connecting = "connecting",
+        /// Connected.
+        Connected = "connected",
+        /// Being torn down.
+        Disconnecting = "disconnecting",
+    }
+
+    /// `sk_state`, by TCP's names, which other families borrow.
+    SkState {
+        /// Open both ways as far as the handshake goes; a connected unix or UDP socket, too.
+        Established = "ESTABLISHED",
+        /// SYN sent, no answer yet.
+        SynSent = "SYN_SENT",
+        /// SYN received, last ACK not yet.
+        SynRecv = "SYN_RECV",
+        /// Own FIN sent, not acknowledged.
+        FinWait1 = "FIN_WAIT1",
+        /// Own FIN acknowledged, the peer's not seen.
+        FinWait2 = "FIN_WAIT2",
+        /// Both FINs seen; waiting for stray packets to die.
+        TimeWait = "TIME_WAIT",
+        /// Not connected.
+        Close = "CLOSE",
+        /// The peer's FIN received, own not sent.
+        CloseWait = "CLOSE_WAIT",
+        /// The peer's FIN received, own sent and not acknowledged.
+        LastAck = "LAST_ACK",
+        /// Waiting for connections.
+        Listen = "LISTEN",
+        /// Both FINs sent at once, own not acknowledged.
+        Closing = "CLOSING",
+        /// A connection request, not a socket yet.
+        NewSynRecv = "NEW_SYN_RECV",
+        /// Bound, as the kernel's socket dumps call it.
+        BoundInactive = "BOUND_INACTIVE",
+    }
+
+    /// `sk_shutdown`: the directions that are shut.
+    Shutdown {
+        /// Neither.
+        None = "none",
+        /// Nothing more is received.
+        Rd = "RD",
+        /// Nothing more is sent.
+        Wr = "WR",
+        /// Both.
+        RdWr = "RDWR",
+    }
+
+    /// A socket's queue.
+    QueueName {
+        /// Received, not yet read.
+        Receive = "receive",
+        /// UDP: what a reader has taken over but not yet handed out.
+        Reader = "reader",
+        /// TCP: not yet sent.
+        Write = "write",
+        /// TCP: sent, not acknowledged.
+        Rtx = "rtx",
+    }
+}
+
+impl Shutdown {
+    /// Whether receiving is shut.
+    pub fn rd(&self) -> bool {
+        matches!(self, Self::Rd | Self::RdWr)
+    }
+
+    /// Whether sending is shut.
+    pub fn wr(&self) -> bool {
+        matches!(self, Self::Wr | Self::RdWr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_words_are_kept() {
+        assert_eq!(SkState::from("FIN_WAIT2"), SkState::FinWait2);
+        let later = SkState::from("state_17");
+        assert_eq!(later, SkState::Other("state_17".into()));
+        assert_eq!(later.to_string(), "state_17");
+        let json = serde_json::to_string(&(Relation::Unrelated, &later)).unwrap();
+        assert_eq!(json, r#"["other","state_17"]"#);
+        let back: (Relation, SkState) = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, (Relation::Unrelated, later));
+    }
+}
