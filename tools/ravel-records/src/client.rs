@@ -172,3 +172,97 @@ fn read(mut file: impl Read) -> Answer {
     let failed = file.read_to_end(&mut text).err();
     Answer { text, failed }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a request or refuses it, and gives its pieces one read at a time, then an errno.
+    struct Mock {
+        refuse: Option<i32>,
+        pieces: Vec<&'static str>,
+        end: Option<i32>,
+    }
+
+    impl Write for Mock {
+        fn write(&mut self, request: &[u8]) -> io::Result<usize> {
+            self.refuse
+                .map_or(Ok(request.len()), |errno| Err(errno_of(errno)))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Read for Mock {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.pieces.is_empty() {
+                return self.end.map_or(Ok(0), |errno| Err(errno_of(errno)));
+            }
+            let piece = self.pieces.remove(0).as_bytes();
+            into[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    fn errno_of(errno: i32) -> io::Error {
+        io::Error::from_raw_os_error(errno)
+    }
+
+    fn ask(
+        refuse: Option<i32>,
+        pieces: &[&'static str],
+        end: Option<i32>,
+    ) -> Result<Vec<u8>, Error> {
+        let mock = Mock {
+            refuse,
+            pieces: pieces.to_vec(),
+            end,
+        };
+        converse(mock, b"anon_vma 7").into_text(Path::new("query"))
+    }
+
+    const GONE: &str = "error report=anon_vma pid=7 errno=ESRCH message=\"process 7 has exited\"\n";
+
+    #[test]
+    fn text_comes_whole() {
+        assert_eq!(ask(None, &["report ", "a\n"], None).unwrap(), b"report a\n");
+    }
+
+    #[test]
+    fn words_win_over_errno() {
+        for answer in [
+            ask(None, &[GONE], Some(3)),
+            ask(
+                None,
+                &["report name=anon_vma\n", "vma start=", "0x0\n", GONE],
+                Some(3),
+            ),
+            ask(Some(3), &[GONE], Some(3)),
+            ask(Some(3), &[GONE], None),
+        ] {
+            assert_eq!(answer.unwrap_err().errno(), Some("ESRCH"));
+        }
+    }
+
+    #[test]
+    fn errno_without_words() {
+        for answer in [
+            ask(None, &["report name=anon_vma\n"], Some(12)),
+            ask(Some(12), &[], None),
+            ask(None, &["error that is none\n"], Some(12)),
+        ] {
+            let Err(Error::Io { source, .. }) = answer else {
+                panic!("{answer:?}");
+            };
+            assert_eq!(source.raw_os_error(), Some(12));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = Client::new("/nonexistent").anon_vma(1).unwrap_err();
+        assert!(error.to_string().starts_with("/nonexistent/query: "));
+    }
+}

@@ -1,0 +1,113 @@
+//! Texts that nobody wrote: nothing panics, and what is quoted comes back.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use ravel_records::{AnonVmaReport, Attached, Line, SkbsReport, SocketsReport, Value, Version};
+
+const SAMPLES: [&[u8]; 4] = [
+    include_bytes!("samples/anon-bgsave-child.txt"),
+    include_bytes!("samples/anon-mprotect-split.txt"),
+    include_bytes!("samples/sockets-half-closed.txt"),
+    include_bytes!("samples/skbs-udp.txt"),
+];
+
+/// Reads a text as everything; whatever is read must also go to JSON.
+fn read_all(text: &[u8]) {
+    let _ = AnonVmaReport::parse(text).map(|report| {
+        report.vmas.iter().for_each(|vma| drop(report.chain(vma)));
+        serde_json::to_string(&report).unwrap()
+    });
+    let _ = SocketsReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
+    let _ = SkbsReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
+    let _ = Version::parse(text);
+    let _ = Attached::parse(text);
+}
+
+/// A string as the module quotes it.
+fn quote(bytes: &[u8]) -> String {
+    let inner: String = bytes
+        .iter()
+        .map(|byte| match byte {
+            b'"' => "\\\"".to_owned(),
+            b'\\' => "\\\\".to_owned(),
+            b' '..=b'~' => char::from(*byte).to_string(),
+            _ => format!("\\x{byte:02x}"),
+        })
+        .collect();
+    format!("\"{inner}\"")
+}
+
+/// Numbers at the edges, and words that are none of a key's.
+fn values() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<i128>().prop_map(|number| number.to_string()),
+        Just(u64::MAX.to_string()),
+        Just("0xffffffffffffffff".to_owned()),
+        Just("65535:set".to_owned()),
+        vec(any::<u8>(), 0..20).prop_map(|bytes| quote(&bytes)),
+        "[ -~]{0,12}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_bytes(text in vec(any::<u8>(), 0..400)) {
+        read_all(&text);
+    }
+
+    #[test]
+    fn samples_with_bytes_changed(
+        sample in 0..SAMPLES.len(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut text = SAMPLES[sample].to_vec();
+        for (place, byte) in changes {
+            let place = place.index(text.len());
+            text[place] = byte;
+        }
+        read_all(&text);
+    }
+
+    #[test]
+    fn samples_with_values_changed(
+        sample in 0..SAMPLES.len(),
+        changes in vec((any::<prop::sample::Index>(), values()), 1..4),
+    ) {
+        let mut text = String::from_utf8(SAMPLES[sample].to_vec()).unwrap();
+        for (place, value) in changes {
+            let equals: Vec<_> = text.match_indices('=').map(|(at, _)| at + 1).collect();
+            if equals.is_empty() {
+                break;
+            }
+            let start = equals[place.index(equals.len())];
+            let end = text[start..].find([' ', '\n']).map_or(text.len(), |at| start + at);
+            text.replace_range(start..end, &value);
+        }
+        read_all(text.as_bytes());
+    }
+
+    #[test]
+    fn samples_with_lines_moved(
+        sample in 0..SAMPLES.len(),
+        order in vec(any::<prop::sample::Index>(), 1..40),
+    ) {
+        let lines: Vec<_> = SAMPLES[sample].split_inclusive(|byte| *byte == b'\n').collect();
+        let text: Vec<u8> = order.iter().flat_map(|line| lines[line.index(lines.len())]).copied().collect();
+        read_all(&text);
+        let mut whole = lines[0].to_vec();
+        whole.extend(text);
+        whole.extend(lines[lines.len() - 1]);
+        read_all(&whole);
+    }
+
+    #[test]
+    fn quoting_comes_back(bytes in vec(any::<u8>(), 0..64)) {
+        let text = format!("kind a={} b=1", quote(&bytes));
+        let line = Line::parse(text.as_bytes(), 1).unwrap();
+        let Some(Value::Quoted(string)) = line.value("a") else {
+            panic!("{text}");
+        };
+        prop_assert_eq!(string.as_bytes(), &bytes[..]);
+        prop_assert_eq!(line.value("b"), Some(&Value::Bare("1")));
+    }
+}

@@ -1,0 +1,228 @@
+//! Whole reports, as samples by hand: what is read from them, and what is refused.
+
+use ravel_records::{
+    AnonVmaReport, Attached, Error, EtherType, FORMAT, Linger, MemberState, Offset, ProcessState,
+    Protocol, QueueName, Relation, Shutdown, SkState, SkbsReport, SocketsReport, Version,
+};
+
+const ANON: &str = include_str!("samples/anon-bgsave-child.txt");
+const SPLIT: &str = include_str!("samples/anon-mprotect-split.txt");
+const SOCKETS: &str = include_str!("samples/sockets-half-closed.txt");
+const SKBS: &str = include_str!("samples/skbs-udp.txt");
+
+fn reason(text: &str) -> String {
+    AnonVmaReport::parse(text.as_bytes())
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn anon_vma() {
+    let report = AnonVmaReport::parse(ANON.as_bytes()).unwrap();
+    assert_eq!(report.header.format, FORMAT);
+    assert_eq!((report.vmas.len(), report.anon_vmas.len()), (3, 6));
+    let vma = report.vma_at(0x7f3a_1000_0000).unwrap();
+    assert_eq!(vma.size(), 128 << 20);
+    let chain = report.chain(vma);
+    assert_eq!(chain.len(), 2);
+    assert_eq!((chain[0].depth, chain[0].id), (0, chain[0].root));
+    assert_eq!((chain[1].id, chain[1].parent), (vma.anon_vma, chain[0].id));
+    assert_eq!(chain[0].member[0].relation, Relation::Ancestor);
+    let libc = &report.vmas[2];
+    assert_eq!(
+        libc.name,
+        "/usr/lib/x86_64-linux-gnu/libc.so.6 (a \"copy\")"
+    );
+    assert_ne!(libc.pgoff, libc.anon_pgoff);
+    assert_eq!(report.chain(libc)[0].member[2].state, MemberState::Forking);
+    assert!(report.vma_at(0).is_none());
+}
+
+#[test]
+fn one_anon_vma_of_many_vmas() {
+    let report = AnonVmaReport::parse(SPLIT.as_bytes()).unwrap();
+    let [first, second, third] = &report.vmas[..] else {
+        panic!("{report:?}");
+    };
+    assert_eq!(report.chain(first), report.chain(third));
+    assert!(first.avcs[0].here && !second.avcs[0].here);
+}
+
+#[test]
+fn sockets() {
+    let report = SocketsReport::parse(SOCKETS.as_bytes()).unwrap();
+    let server = report.socket(5).unwrap();
+    let detail = server.detail.as_ref().unwrap();
+    assert_eq!(server.protocol, Protocol::Tcp);
+    assert_eq!(detail.sk_state, SkState::CloseWait);
+    assert_eq!(detail.shutdown, Shutdown::Rd);
+    assert_eq!((detail.rx_bytes, detail.inq), (5, 5));
+    assert_eq!(detail.linger, Linger::Seconds(0));
+    assert!(report.socket(6).unwrap().detail.is_none());
+}
+
+#[test]
+fn skbs() {
+    let report = SkbsReport::parse(SKBS.as_bytes()).unwrap();
+    let udp = report.socket(3).unwrap();
+    let receive = udp.queue(&QueueName::Receive).unwrap();
+    assert_eq!(receive.skbs[0].protocol, EtherType(0x0800));
+    let unset = Offset { raw: 0, set: false };
+    assert_eq!(receive.skbs[1].transport, unset);
+    assert_eq!(receive.skbs[0].seq, None);
+    let write = report.socket(4).unwrap().queue(&QueueName::Write).unwrap();
+    assert_eq!((write.packets, write.shown), (1030, 1));
+    assert_eq!(write.skbs[0].seq, Some(4294967290));
+}
+
+#[test]
+fn json_keeps_everything() {
+    let anon = AnonVmaReport::parse(ANON.as_bytes()).unwrap();
+    let json = serde_json::to_string(&anon).unwrap();
+    assert_eq!(serde_json::from_str::<AnonVmaReport>(&json).unwrap(), anon);
+    let sockets = SocketsReport::parse(SOCKETS.as_bytes()).unwrap();
+    let json = serde_json::to_value(&sockets).unwrap();
+    assert_eq!(json["sockets"][2]["type"], "stream");
+    assert_eq!(json["sockets"][2]["linger"], "0");
+    assert_eq!(json["sockets"][2]["sk_state"], "CLOSE_WAIT");
+    assert!(json["sockets"][3].get("sk_state").is_none());
+    assert_eq!(
+        serde_json::from_value::<SocketsReport>(json).unwrap(),
+        sockets
+    );
+    let skbs = SkbsReport::parse(SKBS.as_bytes()).unwrap();
+    let json = serde_json::to_value(&skbs).unwrap();
+    let skb = &json["sockets"][0]["queues"][0]["skbs"][1];
+    assert_eq!(skb["mac"]["raw"], 65535);
+    assert_eq!(skb["mac"]["set"], false);
+    assert_eq!(skb["protocol"], "0x0800");
+    assert_eq!(serde_json::from_value::<SkbsReport>(json).unwrap(), skbs);
+}
+
+#[test]
+fn version_and_attached() {
+    let text = b"version module=\"0.1.0\" kernel=\"7.3.4\" format=2\n";
+    // The summary that `version` does not have is not asked for.
+    let version = Version::parse(text).unwrap();
+    assert_eq!(
+        (version.module.to_string(), version.format),
+        ("0.1.0".into(), 2)
+    );
+    let text =
+        b"attached pid=7 comm=\"\" state=exited\nsummary report=attached attached=1 limit=256\n";
+    let attached = Attached::parse(text).unwrap();
+    assert_eq!(attached.attached[0].state, ProcessState::Exited);
+    assert_eq!(attached.summary.limit, 256);
+    assert!(matches!(Version::parse(b""), Err(Error::Cut { lines: 0 })));
+}
+
+#[test]
+fn every_cut_is_seen() {
+    for (text, parse) in [
+        (
+            ANON,
+            (|text| AnonVmaReport::parse(text).map(drop)) as fn(&[u8]) -> Result<(), Error>,
+        ),
+        (SOCKETS, |text| SocketsReport::parse(text).map(drop)),
+        (SKBS, |text| SkbsReport::parse(text).map(drop)),
+    ] {
+        for end in 0..text.len() {
+            let error = parse(&text.as_bytes()[..end]).unwrap_err();
+            assert!(matches!(error, Error::Cut { .. }), "{end}: {error}");
+        }
+        parse(text.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn an_error_record_wins() {
+    let start = &ANON[..ANON.find("avc").unwrap()];
+    let line = "error report=anon_vma pid=901 errno=ESRCH message=\"process 901 has exited\"\n";
+    for text in [line.to_owned(), format!("{start}{line}")] {
+        let Err(Error::Report(error)) = AnonVmaReport::parse(text.as_bytes()) else {
+            panic!("{text}");
+        };
+        assert_eq!((error.errno.as_str(), error.pid), ("ESRCH", 901));
+        assert_eq!(error.to_string(), "process 901 has exited (ESRCH)");
+    }
+}
+
+#[test]
+fn what_is_new_is_passed_over() {
+    let text = ANON
+        .replace("avc vma", "later key=\"a b\" n=1\navc later=*!\u{e9} vma")
+        .replace("state=exiting", "state=frozen");
+    let report = AnonVmaReport::parse(text.as_bytes()).unwrap();
+    let frozen = report.chain(&report.vmas[2])[0].member.last().unwrap();
+    assert_eq!(frozen.state, MemberState::Other("frozen".into()));
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let later = reason(&ANON.replace("format=1", "format=2"));
+    assert!(later.contains("version 2"), "{later}");
+    for (old, new, expected) in [
+        ("depth=0 ", "", "line 7: `anon_vma`: `depth` is missing"),
+        (
+            "chain=2",
+            "chain=x",
+            "line 2: `vma`: `chain` is not a u64: `x`",
+        ),
+        (
+            "name=anon_vma",
+            "name=skbs",
+            "line 1: a report `skbs`, not `anon_vma`",
+        ),
+        (
+            "report name",
+            "vma name",
+            "line 1: `vma` where `report` belongs",
+        ),
+        ("own=1", "own=2", "line 3: `avc`: `own` is not a flag: `2`"),
+        (
+            "comm=\"redis-server\"",
+            "comm=redis",
+            "`comm` is not a string: `redis`",
+        ),
+        (
+            "members=12",
+            "members=11",
+            "the summary counts 11 members, the report has 12",
+        ),
+        ("members=4", "members=5", "1 members are missing"),
+        (
+            "chain=2",
+            "chain=3",
+            "counts 7 avcs by `chain`, the report has 6",
+        ),
+        (
+            "avc vma=0x5",
+            "avc vma=0x6",
+            "line 3: an `avc` not under its `vma`",
+        ),
+        (
+            "member anon_vma=30",
+            "member anon_vma=31",
+            "line 5: a `member` not under",
+        ),
+        ("cut=0\n", "cut=0\nvma\n", "`vma` behind the summary"),
+    ] {
+        let text = ANON.replacen(old, new, 1);
+        assert_ne!(text, ANON, "{old}");
+        let reason = reason(&text);
+        assert!(reason.contains(expected), "{reason}");
+    }
+}
+
+#[test]
+fn a_bound_explains_what_is_missing() {
+    let text = ANON
+        .replace("members=4", "members=9")
+        .replace("cut=0", "cut=5");
+    AnonVmaReport::parse(text.as_bytes()).unwrap();
+    let error = SkbsReport::parse(SKBS.replace("cut=1029", "cut=1028").as_bytes()).unwrap_err();
+    assert!(
+        error.to_string().contains("1029 sk_buffs are missing"),
+        "{error}"
+    );
+}
