@@ -1,0 +1,58 @@
+# The front door. Everything is built inside a Debian build root that the first
+# run sets up (see qemu/); the host needs no Rust, no QEMU and no kernel headers.
+#
+#   KVER=    kernel release to build for, e.g. KVER=$(uname -r) on Debian 13;
+#            default: the newest 7.x cloud kernel in the archive
+#   TESTS=   patterns that choose tests for "make test"
+
+SHELL := /bin/bash
+# A colon, not "=": when this make began.
+START := $(shell date +%s)
+export START KVER TESTS
+
+# Targets that share the checkout's objects must not run at once.
+.NOTPARALLEL:
+.PHONY: all run test shell metadata clippy fmt fmt-check update clean distclean help
+
+all: ## Build ravel.ko and the ravel command (the default)
+	@qemu/setup --no-vm
+
+run: ## Boot the VM and show the demonstration
+	@KVER= qemu/setup
+	@KVER= qemu/vm demo
+
+test: ## Run the tests in the VM (TESTS=pattern to choose some)
+	@KVER= qemu/setup
+	@KVER= qemu/vm test
+
+shell: ## Open a shell in the VM, module loaded
+	@KVER= qemu/setup
+	@KVER= qemu/vm shell
+
+metadata: ## Make the Rust metadata of a kernel (KVER=release)
+	@qemu/setup --no-vm --no-build
+
+clippy: ## Check module and tools with clippy, warnings being errors
+	@qemu/setup --no-vm --no-build
+	qemu/module clippy
+	qemu/tools clippy
+
+fmt: ## Format module and tools
+	@qemu/setup --no-vm --no-build
+	qemu/tools fmt
+
+fmt-check: ## Say what "make fmt" would change, and fail if anything
+	@qemu/setup --no-vm --no-build
+	qemu/tools fmt-check
+
+update: ## Look again for the newest kernel in the archive
+	@qemu/update
+
+clean: ## Remove what was built in this checkout
+	@qemu/clean
+
+distclean: ## The same, and the whole cache (build root, kernels, images)
+	@qemu/clean --cache
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
