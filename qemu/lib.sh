@@ -3,6 +3,7 @@
 # how a step reports itself, how a failure is worded.
 
 QEMU_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck disable=SC2034 # for the script that sources this
 CHECKOUT=$(dirname "$QEMU_DIR")
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/ravel
 MIRROR=${RAVEL_MIRROR:-http://deb.debian.org/debian}
@@ -117,7 +118,7 @@ elapsed() {
 # step LABEL TITLE COMMAND...: run it with its output in a log, show that time
 # passes, and on failure show the end of the log.
 step() {
-	local label=$1 title=$2 log begin now frame=0 pid rc=0 announced=''
+	local label=$1 title=$2 log begin now frame=0 pid rc=0 announced='' wheel=('|' / - \\)
 	shift 2
 	log=$CACHE/logs/$(filename "$title").log
 	begin=$SECONDS
@@ -128,8 +129,7 @@ step() {
 	while kill -0 "$pid" 2>/dev/null; do
 		now=$((SECONDS - begin))
 		if [ -n "${RAVEL_TTY:-}" ]; then
-			local wheel='|/-\'
-			printf '\r\e[K[%s] %s %s %s' "$label" "$title" "${wheel:frame++%4:1}" "$(elapsed "$now")"
+			printf '\r\e[K[%s] %s %s %s' "$label" "$title" "${wheel[frame++ % 4]}" "$(elapsed "$now")"
 		elif [ "$now" -ge 2 ] && [ -z "$announced" ]; then
 			printf '[%s] %s ...\n' "$label" "$title"
 			announced=1
