@@ -200,9 +200,14 @@ mod tests {
             if self.pieces.is_empty() {
                 return self.end.map_or(Ok(0), |errno| Err(errno_of(errno)));
             }
-            let piece = self.pieces.remove(0).as_bytes();
-            into[..piece.len()].copy_from_slice(piece);
-            Ok(piece.len())
+            let (now, later) = self.pieces[0].split_at(self.pieces[0].len().min(into.len()));
+            into[..now.len()].copy_from_slice(now.as_bytes());
+            if later.is_empty() {
+                self.pieces.remove(0);
+            } else {
+                self.pieces[0] = later;
+            }
+            Ok(now.len())
         }
     }
 
