@@ -6,6 +6,8 @@ QEMU_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck disable=SC2034 # for the script that sources this
 CHECKOUT=$(dirname "$QEMU_DIR")
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/ravel
+# chroot and others live where an ordinary user's PATH may not lead.
+PATH=$PATH:/usr/sbin:/sbin
 MIRROR=${RAVEL_MIRROR:-http://deb.debian.org/debian}
 SUITE=trixie
 mkdir -p "$CACHE/logs" "$CACHE/work"
