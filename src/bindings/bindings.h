@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+
+/* What bindgen reads: the kernel's structs that kernel::bindings lacks, and ravel's own shims. */
+
+#include <linux/mm.h>
+#include <linux/rmap.h>
+
+#include "shims.h"

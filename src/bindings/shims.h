@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+
+/*
+ * What Rust cannot say: inline functions and macros of the kernel, and fields that only the C compiler
+ * can place. No shim decides anything; locks are named where one is taken, or must be held.
+ */
+
+#ifndef RAVEL_SHIMS_H
+#define RAVEL_SHIMS_H
+
+#include <linux/types.h>
+
+/* modinfo's version; tools and README name the same. */
+#define RAVEL_VERSION "0.1.0"
+
+struct anon_vma;
+struct file;
+struct mm_struct;
+struct pid;
+struct sk_buff;
+struct sk_buff_head;
+struct sock;
+struct task_struct;
+struct vm_area_struct;
+
+/* The C compiler's word on the structs that Rust reads: see object/layout.rs. */
+struct ravel_layout {
+	u32 anon_vma_size;
+	u32 anon_vma_root;
+	u32 anon_vma_rwsem;
+	u32 anon_vma_refcount;
+	u32 anon_vma_num_children;
+	u32 anon_vma_num_active_vmas;
+	u32 anon_vma_parent;
+	u32 anon_vma_rb_root;
+	u32 avc_size;
+	u32 avc_vma;
+	u32 avc_anon_vma;
+	u32 avc_same_vma;
+	u32 avc_rb;
+	u32 vma_size;
+	u32 vma_vm_mm;
+	u32 vma_anon_vma_chain;
+	u32 vma_anon_vma;
+	u32 vma_vm_file;
+	u32 task_size;
+	u32 task_real_parent;
+	u32 task_group_leader;
+	u32 task_signal;
+	u32 task_comm;
+	u32 task_tgid;
+	u32 ravel_sock_size;
+	u32 ravel_sock_inq;
+	u32 ravel_skb_size;
+	u32 ravel_skb_end_seq;
+};
+
+void ravel_layout(struct ravel_layout *out);
+const char *ravel_kernel_release(void);
+
+/* Processes. */
+struct pid *ravel_get_tgid_pid(struct pid *pid);
+struct task_struct *ravel_get_live_thread(struct pid *tgid);
+struct task_struct *ravel_get_leader(struct pid *tgid);
+bool ravel_is_kthread(const struct task_struct *task);
+bool ravel_is_dead(const struct task_struct *task);
+bool ravel_fatal_signal_pending(void);
+bool ravel_pid_alive(const struct task_struct *task);
+bool ravel_is_being_forked(struct task_struct *task);
+struct task_struct *ravel_mm_owner(struct mm_struct *mm);
+struct task_struct *ravel_real_parent(struct task_struct *task);
+
+/* Address spaces. mmap_lock is held for reading, or stronger. */
+int ravel_mmap_read_lock_killable(struct mm_struct *mm);
+struct anon_vma *ravel_vma_anon_vma(const struct vm_area_struct *vma);
+bool ravel_vma_is_attached(struct vm_area_struct *vma);
+unsigned long ravel_vma_anon_pgoff(const struct vm_area_struct *vma);
+const char *ravel_vma_special_name(const struct vm_area_struct *vma, const char **anon_name);
+char *ravel_vma_path(const struct vm_area_struct *vma, char *buf, int len);
+
+/* Open files. */
+unsigned long ravel_file_count(struct file *file);
+unsigned long ravel_file_inode(struct file *file);
+
+/* A socket as it stands. Sequence numbers and byte counts are TCP's. */
+struct ravel_sock {
+	u64 netns;
+	u64 inode;
+	u64 linger;		/* seconds */
+	u32 rx_packets;
+	u32 rx_bytes;
+	u32 tx_packets;
+	u32 tx_bytes;
+	u32 tx_missed;		/* sk_buffs past the bound of the walk */
+	u32 wmem;
+	u32 soft_err;
+	u32 err;
+	u16 family;
+	u16 type;
+	u16 protocol;
+	u8 state;
+	u8 socket_state;
+	u8 shutdown;
+	u8 lingers;
+	u8 has_address;
+	u8 is_tcp;
+	u8 is_udp;
+	u8 has_peer;
+	u16 local_port;		/* host order */
+	u16 remote_port;
+	u8 local[16];		/* network order; IPv4 in the first four */
+	u8 remote[16];
+	s64 inq;		/* -1: the ioctl would fail */
+	s64 outq;
+};
+
+/* sk_state of a listener, in whatever family (enum, which bindgen would name otherwise). */
+#define RAVEL_LISTEN 10
+
+/* How many sk_buffs of one queue ravel looks at in one hold of its lock. */
+#define RAVEL_QUEUE_WALK 16384
+
+bool ravel_sock_trylock(struct sock *sk);
+void ravel_sock_unlock(struct sock *sk);
+void ravel_sock_ident(struct sock *sk, struct ravel_sock *out);
+void ravel_sock_snapshot(struct sock *sk, struct ravel_sock *out);
+u32 ravel_queue_bytes(struct sk_buff_head *queue, u32 *packets, u32 *first_len, u32 *missed);
+struct sk_buff_head *ravel_udp_reader_queue(struct sock *sk);
+long ravel_unix_inq(struct sock *sk);
+void ravel_unix_lock(struct sock *sk);
+void ravel_unix_unlock(struct sock *sk);
+struct sock *ravel_unix_peer(struct sock *sk);
+int ravel_unix_name(struct sock *sk, const char **path);
+
+/* One sk_buff. Offsets count from skb->head. */
+struct ravel_skb {
+	u32 len;
+	u32 data_len;
+	u32 truesize;
+	u32 data;
+	u32 tail;
+	u32 end;
+	u16 mac;
+	u16 network;
+	u16 transport;
+	u16 protocol;		/* host order */
+	u8 cloned;
+	u8 nr_frags;
+	u8 frag_list;
+	u32 seq;		/* TCP queues only */
+	u32 end_seq;
+};
+
+void ravel_skb_snapshot(struct sk_buff *skb, bool tcp, struct ravel_skb *out);
+struct sk_buff_head *ravel_receive_queue(struct sock *sk);
+struct sk_buff_head *ravel_write_queue(struct sock *sk);
+void ravel_queue_lock(struct sk_buff_head *queue);
+void ravel_queue_unlock(struct sk_buff_head *queue);
+struct sk_buff *ravel_queue_next(struct sk_buff_head *queue, struct sk_buff *after);
+u32 ravel_queue_len(struct sk_buff_head *queue);
+struct sk_buff *ravel_rtx_next(struct sock *sk, struct sk_buff *after);
+
+#endif /* RAVEL_SHIMS_H */

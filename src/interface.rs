@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The files under `/sys/kernel/debug/ravel/`, and what reading and writing each of them does.
+
+#![deny(unsafe_code)]
+
+use crate::{
+    object::{
+        debugfs::{Dir, File, FileOps},
+        layout::kernel_release,
+        process::{Comm, Process, PID_MAX},
+    },
+    report::{self, stream::Stream, text::Text, Fault, Kind, Report, FORMAT},
+};
+use kernel::{
+    fmt::Write,
+    new_mutex,
+    prelude::*,
+    str::Formatter,
+    sync::{Arc, Mutex},
+    uaccess::{UserSliceReader, UserSliceWriter},
+};
+
+/// How many processes can be attached at once.
+const MAX_ATTACHED: usize = 256;
+
+/// The longest request, in bytes.
+const MAX_REQUEST: usize = 63;
+
+/// The module's files; dropping this removes them.
+pub(crate) struct Interface {
+    _files: [File<Entry>; 5],
+}
+
+impl Interface {
+    /// Makes the files.
+    pub(crate) fn new() -> Result<Self> {
+        let top = Dir::new(c"ravel", None)?;
+        let attached = Arc::pin_init(Attached::new(top.clone()), GFP_KERNEL)?;
+        let file = |name, entry| File::new(name, &top, entry);
+        Ok(Self {
+            _files: [
+                file(c"version", Entry::Version)?,
+                file(c"attach", Entry::Attach(attached.clone()))?,
+                file(c"detach", Entry::Detach(attached.clone()))?,
+                file(c"attached", Entry::List(attached))?,
+                file(c"query", Entry::Query)?,
+            ],
+        })
+    }
+}
+
+/// A file.
+enum Entry {
+    Version,
+    Attach(Arc<Attached>),
+    Detach(Arc<Attached>),
+    List(Arc<Attached>),
+    Query,
+    Report(Kind, Arc<Process>),
+}
+
+/// A descriptor.
+enum Open {
+    /// It is read only.
+    Read(Stream),
+    /// What is written names a process to attach.
+    Attach(Arc<Attached>),
+    /// What is written names a process to detach.
+    Detach(Arc<Attached>),
+    /// What is written asks for what is then read.
+    Query(Option<Stream>),
+}
+
+impl FileOps for Entry {
+    type Open = Open;
+
+    fn open(&self) -> Result<Open> {
+        Ok(match self {
+            Self::Version => Open::Read(Stream::text(version()?)),
+            Self::Attach(attached) => Open::Attach(attached.clone()),
+            Self::Detach(attached) => Open::Detach(attached.clone()),
+            Self::List(attached) => Open::Read(Stream::text(attached.list()?)),
+            Self::Query => Open::Query(None),
+            Self::Report(kind, process) => {
+                Open::Read(Stream::report(Report::new(*kind, process.clone())))
+            }
+        })
+    }
+
+    fn read(open: &mut Open, to: &mut UserSliceWriter) -> Result<usize> {
+        match open {
+            Open::Read(stream) | Open::Query(Some(stream)) => stream.read(to),
+            Open::Query(none) => none
+                .insert(Stream::fault(b"query", 0, NO_REQUEST)?)
+                .read(to),
+            Open::Attach(_) | Open::Detach(_) => Err(EINVAL),
+        }
+    }
+
+    fn write(open: &mut Open, from: UserSliceReader) -> Result<()> {
+        let mut buf = [0; MAX_REQUEST + 1];
+        let request = Request::read(&mut buf, from);
+        match open {
+            Open::Read(_) => Err(EINVAL),
+            Open::Attach(attached) => attached.attach(Process::find(request?.pid()?)?),
+            Open::Detach(attached) => attached.detach(request?.pid()?),
+            Open::Query(stream) => {
+                let (answer, result) = match request.and_then(Request::query) {
+                    Ok((kind, pid)) => match Process::find(pid) {
+                        Ok(process) => {
+                            let process = Arc::new(process, GFP_KERNEL)?;
+                            (Stream::report(Report::new(kind, process)), Ok(()))
+                        }
+                        Err(err) => {
+                            let fault = if err == ESRCH {
+                                Fault::NO_PROCESS
+                            } else {
+                                err.into()
+                            };
+                            (Stream::fault(kind.name().to_bytes(), pid, fault)?, Err(err))
+                        }
+                    },
+                    Err(err) if err == EINVAL => {
+                        (Stream::fault(b"query", 0, BAD_REQUEST)?, Err(err))
+                    }
+                    Err(err) => return Err(err),
+                };
+                *stream = Some(answer);
+                result
+            }
+        }
+    }
+}
+
+const NO_REQUEST: Fault = Fault {
+    errno: ENODATA,
+    message: "write a request on this descriptor first, such as: anon_vma 1234",
+};
+
+const BAD_REQUEST: Fault = Fault {
+    errno: EINVAL,
+    message: "a request is a report's name and a pid, such as: anon_vma 1234",
+};
+
+fn version() -> Result<Text> {
+    let mut text = Text::default();
+    text.record("version")
+        .string("module", report::version())
+        .string("kernel", kernel_release())
+        .number("format", FORMAT)
+        .end()?;
+    Ok(text)
+}
+
+/// What was written, in words.
+struct Request<'a>(&'a [u8]);
+
+impl<'a> Request<'a> {
+    /// `EINVAL` if it is too long, `EFAULT` if it cannot be read.
+    fn read(buf: &'a mut [u8; MAX_REQUEST + 1], mut from: UserSliceReader) -> Result<Self> {
+        let len = from.len();
+        if len > buf.len() {
+            return Err(EINVAL);
+        }
+        from.read_slice(&mut buf[..len])?;
+        let text = &buf[..len];
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        if text.len() > MAX_REQUEST {
+            return Err(EINVAL);
+        }
+        Ok(Self(text))
+    }
+
+    /// A pid and nothing else.
+    fn pid(self) -> Result<i32> {
+        parse_pid(self.0)
+    }
+
+    /// A report's name, a blank, a pid.
+    fn query(self) -> Result<(Kind, i32)> {
+        let mut words = self.0.splitn(2, |&b| b == b' ');
+        let (Some(name), Some(pid)) = (words.next(), words.next()) else {
+            return Err(EINVAL);
+        };
+        let kind = Kind::parse(name).ok_or(EINVAL)?;
+        Ok((kind, parse_pid(pid)?))
+    }
+}
+
+/// A decimal number from 1 to [`PID_MAX`].
+fn parse_pid(text: &[u8]) -> Result<i32> {
+    // Longer than any pid; and so the sum below cannot overflow.
+    if text.is_empty() || text.len() > 9 {
+        return Err(EINVAL);
+    }
+    let mut pid = 0;
+    for &digit in text {
+        if !digit.is_ascii_digit() {
+            return Err(EINVAL);
+        }
+        pid = pid * 10 + i32::from(digit - b'0');
+    }
+    if (1..=PID_MAX).contains(&pid) {
+        Ok(pid)
+    } else {
+        Err(EINVAL)
+    }
+}
+
+/// An attached process, and its folder.
+struct Folder {
+    process: Arc<Process>,
+    _files: [File<Entry>; Kind::ALL.len()],
+}
+
+/// The attached processes.
+#[pin_data]
+struct Attached {
+    top: Arc<Dir>,
+    #[pin]
+    folders: Mutex<KVec<Folder>>,
+}
+
+impl Attached {
+    fn new(top: Arc<Dir>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            top,
+            folders <- new_mutex!(KVec::new()),
+        })
+    }
+
+    fn attach(&self, process: Process) -> Result {
+        let mut folders = self.folders.lock();
+        if let Some(at) = folders
+            .iter()
+            .position(|folder| folder.process.nr() == process.nr())
+        {
+            if folders[at].process.is(&process) {
+                return Err(EEXIST);
+            }
+            // The number was given to another process: the one before is gone for good.
+            drop(folders.remove(at));
+        }
+        if folders.len() == MAX_ATTACHED {
+            return Err(ENOSPC);
+        }
+        folders.reserve(1, GFP_KERNEL)?;
+        let folder = self.folder(process)?;
+        Ok(folders.push(folder, GFP_KERNEL)?)
+    }
+
+    /// `pid` is a process of the caller's pid namespace; or, where there is none, a folder's name.
+    fn detach(&self, pid: i32) -> Result {
+        let nr = match Process::find(pid) {
+            Ok(process) => process.nr(),
+            Err(err) if err == ESRCH => pid,
+            Err(err) => return Err(err),
+        };
+        let mut folders = self.folders.lock();
+        let at = folders
+            .iter()
+            .position(|folder| folder.process.nr() == nr)
+            .ok_or(ENOENT)?;
+        // Dropped with the lock held: the name is free again for whoever gets the lock next.
+        drop(folders.remove(at));
+        Ok(())
+    }
+
+    fn folder(&self, process: Process) -> Result<Folder> {
+        let mut name = [0; 16];
+        let mut to = Formatter::new(&mut name[..15]);
+        write!(to, "{}", process.nr()).map_err(|_| EINVAL)?;
+        let name = CStr::from_bytes_until_nul(&name).map_err(|_| EINVAL)?;
+        let dir = Dir::new(name, Some(self.top.clone()))?;
+        let process = Arc::new(process, GFP_KERNEL)?;
+        let file = |kind: Kind| File::new(kind.name(), &dir, Entry::Report(kind, process.clone()));
+        let [a, b, c] = Kind::ALL;
+        Ok(Folder {
+            _files: [file(a)?, file(b)?, file(c)?],
+            process,
+        })
+    }
+
+    fn list(&self) -> Result<Text> {
+        let mut seen = KVec::<(i32, Option<Comm>)>::with_capacity(MAX_ATTACHED, GFP_KERNEL)?;
+        for folder in self.folders.lock().iter() {
+            let process = &folder.process;
+            let comm = process.is_live().then(|| process.comm()).flatten();
+            seen.push((process.nr(), comm), GFP_KERNEL)?;
+        }
+        let mut text = Text::default();
+        for (pid, comm) in &seen {
+            let (state, comm) = match comm {
+                Some(comm) => (&b"live"[..], comm.bytes()),
+                None => (&b"exited"[..], &b""[..]),
+            };
+            text.record("attached")
+                .signed("pid", (*pid).into())
+                .string("comm", comm)
+                .word("state", state)
+                .end()?;
+        }
+        text.record("summary")
+            .word("report", b"attached")
+            .number("attached", seen.len() as u64)
+            .number("limit", MAX_ATTACHED as u64)
+            .number("cut", 0)
+            .end()?;
+        Ok(text)
+    }
+}

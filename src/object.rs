@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's objects, each behind the lock or reference that makes reading it right.
+//!
+//! All of ravel's `unsafe` is here. What comes out of this layer is either a guard, something borrowed
+//! from a guard, or a plain value; what a report does with those cannot go wrong in the kernel's eyes.
+//!
+//! Locks, in the order they are taken, never two of one kind at once:
+//!
+//! 1. the target's `mmap_lock`, for reading ([`mm::MmapGuard`])
+//! 2. an anon_vma root's `rwsem`, for reading ([`anon_vma::RootGuard`]). No memory is allocated under it:
+//!    reclaim takes it.
+//! 3. RCU, for the tasks that own other address spaces ([`process::Viewpoint::owner`])
+//!
+//! and apart from those, never together with one of them: a socket's spinlock, then none
+//! ([`socket::SockGuard`]); a queue's lock ([`skb::QueueGuard`]).
+
+pub(crate) mod anon_vma;
+pub(crate) mod debugfs;
+pub(crate) mod id;
+pub(crate) mod layout;
+pub(crate) mod mm;
+pub(crate) mod process;
+pub(crate) mod skb;
+pub(crate) mod socket;

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! anon_vmas: which VMAs, in which processes, may map the same anonymous pages.
+//!
+//! Follows `mm/rmap.c`. All that ravel knows of `struct anon_vma` stands here; what leaves are groups and
+//! their members, words that outlive the struct.
+//!
+//! C header: [`include/linux/rmap.h`](srctree/include/linux/rmap.h)
+
+use super::{
+    id::Id,
+    mm::{AddressSpace, MemberVma},
+    process::{Owner, Viewpoint},
+};
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::{self, NonNull},
+};
+use kernel::{container_of, error::to_result, mm::virt::VmaRef, prelude::*, types::NotThreadSafe};
+
+/// The lock of a tree of anon_vmas, held for reading, come to through a VMA.
+///
+/// With it held, each chain and tree under this root stands still: which VMAs are linked, and their bounds.
+/// No memory may be allocated meanwhile: reclaim takes the same lock.
+///
+/// # Invariants
+///
+/// `root` is the root of the VMA's anon_vma, and its `rwsem` is held for reading by this thread. The VMA is
+/// linked, so that all anon_vmas in its chain, and so all their parents, are alive.
+pub(crate) struct RootGuard<'v> {
+    vma: &'v VmaRef,
+    own: NonNull<bindings::anon_vma>,
+    root: NonNull<bindings::anon_vma>,
+    _nts: NotThreadSafe,
+}
+
+impl<'v> RootGuard<'v> {
+    /// Waits for the lock; `EINTR` if a fatal signal comes first. None if the VMA has no anon_vma.
+    pub(crate) fn lock(vma: &'v VmaRef) -> Result<Option<Self>> {
+        // SAFETY: A `VmaRef` means that mmap_lock is held. `vma->anon_vma` goes from NULL to its value
+        // under mmap_lock held for reading, and from there nowhere until it is held for writing.
+        let own = NonNull::new(unsafe { bindings::ravel_vma_anon_vma(vma.as_ptr()) });
+        let Some(own) = own else { return Ok(None) };
+        // SAFETY: The VMA in the tree keeps its anon_vma, and that its root. `root` is written before
+        // the anon_vma is published.
+        let root = unsafe { (*own.as_ptr()).root };
+        // SAFETY: As above.
+        to_result(unsafe { bindings::down_read_killable(&raw mut (*root).rwsem) })?;
+        // INVARIANT: Taken. __anon_vma_prepare() publishes `vma->anon_vma` and links the VMA under this
+        // lock held for writing, so by now the VMA is linked, too.
+        Ok(NonNull::new(root).map(|root| Self {
+            vma,
+            own,
+            root,
+            _nts: NotThreadSafe,
+        }))
+    }
+
+    /// The id of the VMA's own anon_vma, where its new pages go.
+    pub(crate) fn own(&self) -> Id {
+        Id::of(self.own.as_ptr())
+    }
+
+    /// The anon_vmas in the VMA's chain: its own, and its ancestors'.
+    pub(crate) fn anon_vmas(&self) -> Chain<'_> {
+        // SAFETY: The VMA is valid, by the `VmaRef`.
+        let head = unsafe { &raw const (*self.vma.as_ptr()).anon_vma_chain };
+        // INVARIANT: The list is that of the VMA. It cannot change: that would take mmap_lock for
+        // writing, or (from empty to one entry) the root's lock for writing.
+        Chain {
+            head,
+            // SAFETY: The list is initialized with the VMA.
+            next: unsafe { (*head).next },
+            _guard: PhantomData,
+        }
+    }
+}
+
+impl Drop for RootGuard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The lock is held by the type's invariant, and the root is alive because of the VMA.
+        unsafe { bindings::up_read(&raw mut (*self.root.as_ptr()).rwsem) };
+    }
+}
+
+/// A walk over the anon_vmas in a VMA's chain.
+///
+/// # Invariants
+///
+/// `head` is the list of a VMA whose chain cannot change for `'g`, and `next` in it.
+pub(crate) struct Chain<'g> {
+    head: *const bindings::list_head,
+    next: *const bindings::list_head,
+    _guard: PhantomData<&'g RootGuard<'g>>,
+}
+
+impl<'g> Iterator for Chain<'g> {
+    type Item = AnonVma<'g>;
+
+    fn next(&mut self) -> Option<AnonVma<'g>> {
+        if ptr::eq(self.next, self.head) {
+            return None;
+        }
+        // SAFETY: By the invariant, `next` is the `same_vma` of an anon_vma_chain that is not freed.
+        let (next, anon_vma) = unsafe {
+            let avc = container_of!(self.next, bindings::anon_vma_chain, same_vma);
+            ((*self.next).next, (*avc).anon_vma)
+        };
+        self.next = next;
+        // INVARIANT: The anon_vma is in the chain of a VMA that is linked, by `RootGuard`'s invariant.
+        NonNull::new(anon_vma).map(|ptr| AnonVma {
+            ptr,
+            _guard: PhantomData,
+        })
+    }
+}
+
+/// An anon_vma.
+///
+/// # Invariants
+///
+/// It is alive, and its root locked for reading, for `'g`.
+pub(crate) struct AnonVma<'g> {
+    ptr: NonNull<bindings::anon_vma>,
+    _guard: PhantomData<&'g RootGuard<'g>>,
+}
+
+/// What an anon_vma says of itself.
+#[derive(Clone, Copy)]
+pub(crate) struct AnonVmaInfo {
+    /// The first anon_vma of the tree.
+    pub(crate) root: Id,
+    /// Its parent: itself if it is the root.
+    pub(crate) parent: Id,
+    /// Steps along `parent` to the root.
+    pub(crate) depth: u32,
+    /// `num_children`: the root counts itself.
+    pub(crate) children: usize,
+    /// `num_active_vmas`: VMAs whose own anon_vma it is.
+    pub(crate) active_vmas: usize,
+    /// `refcount`.
+    pub(crate) refcount: i32,
+}
+
+impl<'g> AnonVma<'g> {
+    /// Its id.
+    pub(crate) fn id(&self) -> Id {
+        Id::of(self.ptr.as_ptr())
+    }
+
+    /// What it says of itself.
+    pub(crate) fn info(&self) -> AnonVmaInfo {
+        let this = self.ptr.as_ptr();
+        // SAFETY: It is alive by the type's invariant. The counts change under the root's lock held for
+        // writing; `refcount` at any time, and is read once.
+        unsafe {
+            AnonVmaInfo {
+                root: Id::of((*this).root),
+                parent: Id::of((*this).parent),
+                depth: self.depth(),
+                children: (*this).num_children,
+                active_vmas: (*this).num_active_vmas,
+                refcount: ptr::read_volatile((&raw const (*this).refcount).cast::<i32>()),
+            }
+        }
+    }
+
+    /// Every VMA in the tree of an anon_vma is also in its parent's: fork() links it to the whole chain of
+    /// the VMA that it copies before it adds its own, and unlink_anon_vmas() removes it from all of them
+    /// in one hold of the lock. So while an anon_vma has a VMA in its tree, none of its ancestors is freed.
+    fn depth(&self) -> u32 {
+        let mut depth = 0;
+        let mut at = self.ptr.as_ptr();
+        loop {
+            // SAFETY: `at` is alive: it is this anon_vma or an ancestor of it, and see above.
+            let parent = unsafe { (*at).parent };
+            if ptr::eq(parent, at) {
+                return depth;
+            }
+            depth += 1;
+            at = parent;
+        }
+    }
+
+    /// The VMAs in its tree, by the key.
+    pub(crate) fn members(&self) -> Members<'g> {
+        // SAFETY: It is alive by the type's invariant. The root's lock guards the tree.
+        let first = unsafe { (*self.ptr.as_ptr()).rb_root.rb_leftmost };
+        // INVARIANT: The tree does not change while the lock is held.
+        Members {
+            next: first,
+            _guard: PhantomData,
+        }
+    }
+
+    /// Whether, of the VMAs that `space` has and that are in its tree, `vma` is the first.
+    ///
+    /// `space` is `vma`'s, and its mmap_lock is held, as the `VmaRef` says.
+    pub(crate) fn is_first(&self, vma: &VmaRef, space: &AddressSpace) -> bool {
+        self.members()
+            .find(|member| member.is_in(space) && member.is_attached())
+            .is_some_and(|member| member.is(vma))
+    }
+}
+
+/// A walk over the VMAs in an anon_vma's tree.
+///
+/// # Invariants
+///
+/// `next` is null or the `rb` of an anon_vma_chain in a tree that cannot change for `'g`.
+pub(crate) struct Members<'g> {
+    next: *const bindings::rb_node,
+    _guard: PhantomData<&'g RootGuard<'g>>,
+}
+
+impl<'g> Iterator for Members<'g> {
+    type Item = Member<'g>;
+
+    fn next(&mut self) -> Option<Member<'g>> {
+        if self.next.is_null() {
+            return None;
+        }
+        // SAFETY: By the invariant.
+        let vma = unsafe {
+            let avc = container_of!(self.next, bindings::anon_vma_chain, rb);
+            self.next = bindings::rb_next(self.next);
+            (*avc).vma
+        };
+        // INVARIANT: The VMA is linked in the tree.
+        Some(Member {
+            vma,
+            _guard: PhantomData,
+        })
+    }
+}
+
+/// A VMA in an anon_vma's tree.
+///
+/// # Invariants
+///
+/// It stays linked for `'g`. So its address space is not freed either: exit_mmap() unlinks first.
+pub(crate) struct Member<'g> {
+    vma: *const bindings::vm_area_struct,
+    _guard: PhantomData<&'g RootGuard<'g>>,
+}
+
+impl Member<'_> {
+    fn mm(&self) -> *mut bindings::mm_struct {
+        // SAFETY: The VMA is valid by the type's invariant, and `vm_mm` is set once.
+        unsafe { (*self.vma).vm_mm }
+    }
+
+    fn is(&self, vma: &VmaRef) -> bool {
+        ptr::eq(self.vma, vma.as_ptr())
+    }
+
+    /// False for a VMA that munmap() has taken out of its address space and not yet unlinked here.
+    fn is_attached(&self) -> bool {
+        // SAFETY: The VMA is valid by the type's invariant.
+        unsafe { bindings::ravel_vma_is_attached(self.vma.cast_mut()) }
+    }
+
+    fn is_in(&self, space: &AddressSpace) -> bool {
+        space.is(self.mm())
+    }
+
+    /// Its bounds and its key.
+    pub(crate) fn vma(&self) -> MemberVma {
+        // SAFETY: By the type's invariant.
+        unsafe { MemberVma::of(self.vma) }
+    }
+
+    /// Whose it is, seen from the process that `space` belongs to.
+    pub(crate) fn owner(&self, view: &Viewpoint, space: &AddressSpace) -> Owner {
+        let mm = self.mm();
+        // SAFETY: The address space is not freed, by the type's invariant.
+        unsafe { view.owner(mm, space.is(mm)) }
+    }
+}

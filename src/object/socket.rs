@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Open files that are sockets.
+//!
+//! A socket is come to through its file, a reference to which keeps both. While ravel holds it, a close()
+//! by its last user ends the connection only when ravel lets go, at the latest after [`PATIENCE`].
+//!
+//! C headers: [`include/net/sock.h`](srctree/include/net/sock.h),
+//! [`include/net/af_unix.h`](srctree/include/net/af_unix.h)
+
+use super::{
+    id::Id,
+    process::{interrupted, Gone, Process},
+    skb::{Queue, QueueGuard, QueueName},
+};
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::{self, NonNull},
+};
+use kernel::{
+    prelude::*,
+    sync::aref::ARef,
+    task::Task,
+    time::{delay::fsleep, Delta, Instant, Monotonic},
+    types::NotThreadSafe,
+};
+
+pub(crate) use crate::bindings::ravel_sock as SockState;
+
+/// How long a socket may stay owned by its user before ravel passes it over, in milliseconds.
+const PATIENCE: i64 = 100;
+
+/// The longest address of a unix socket, in bytes.
+pub(crate) const UNIX_PATH_MAX: usize = 108;
+
+/// A process' open files, in the order of descriptors.
+pub(crate) struct Files(ARef<Task>);
+
+impl Files {
+    /// The files that a process has now.
+    pub(crate) fn of(process: &Process) -> Result<Self, Gone> {
+        process.user_thread().map(Self)
+    }
+
+    /// The first open file whose descriptor is `fd` or above, and its descriptor.
+    pub(crate) fn next(&self, mut fd: u32) -> Option<(u32, OpenFile)> {
+        // SAFETY: The task is a reference; its files_struct is read under its task_lock().
+        let file = unsafe { bindings::fget_task_next(self.0.as_ptr(), &mut fd) };
+        // INVARIANT: fget_task_next() took a reference.
+        NonNull::new(file).map(|file| (fd, OpenFile(file)))
+    }
+}
+
+/// An open file of whatever process.
+///
+/// # Invariants
+///
+/// A reference to it is owned.
+pub(crate) struct OpenFile(NonNull<bindings::file>);
+
+impl OpenFile {
+    /// References to it, this one left out.
+    pub(crate) fn references(&self) -> usize {
+        // SAFETY: The file is valid by the type's invariant.
+        unsafe { bindings::ravel_file_count(self.0.as_ptr()) }.saturating_sub(1)
+    }
+
+    /// The number of its inode.
+    pub(crate) fn inode(&self) -> usize {
+        // SAFETY: The file is valid by the type's invariant.
+        unsafe { bindings::ravel_file_inode(self.0.as_ptr()) }
+    }
+
+    /// The socket behind it, if it is one.
+    pub(crate) fn socket(&self) -> Option<Socket<'_>> {
+        // SAFETY: The file is valid by the type's invariant.
+        let socket = NonNull::new(unsafe { bindings::sock_from_file(self.0.as_ptr()) })?;
+        // SAFETY: The socket lives in the file's inode. Its `sk` is taken away only when the file's last
+        // reference goes, but may be put there after the file was made (accept()).
+        let sk = unsafe { ptr::read_volatile(&raw const (*socket.as_ptr()).sk) };
+        // INVARIANT: The socket holds a reference to `sk`, and the file keeps the socket.
+        NonNull::new(sk).map(|sk| Socket {
+            sk,
+            _file: PhantomData,
+        })
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // SAFETY: The reference is owned, and this is its end. fput() may be called wherever.
+        unsafe { bindings::fput(self.0.as_ptr()) };
+    }
+}
+
+/// A socket.
+///
+/// # Invariants
+///
+/// It is kept by an open file for `'f`.
+#[derive(Clone, Copy)]
+pub(crate) struct Socket<'f> {
+    sk: NonNull<bindings::sock>,
+    _file: PhantomData<&'f OpenFile>,
+}
+
+impl<'f> Socket<'f> {
+    /// Its id.
+    pub(crate) fn id(&self) -> Id {
+        Id::of(self.sk.as_ptr())
+    }
+
+    /// What can be said of it without its lock: `netns`, `family`, `type_`, `protocol`.
+    pub(crate) fn ident(&self) -> SockState {
+        let mut state = SockState::default();
+        // SAFETY: The socket is valid by the type's invariant.
+        unsafe { bindings::ravel_sock_ident(self.sk.as_ptr(), &mut state) };
+        state
+    }
+
+    /// Waits until no process owns the socket, and keeps it so.
+    ///
+    /// `EBUSY` when it stayed owned for [`PATIENCE`] (the owner may sleep on a page fault that a program
+    /// serves), `EINTR` on a fatal signal.
+    pub(crate) fn lock(&self) -> Result<SockGuard<'f>> {
+        let since = Instant::<Monotonic>::now();
+        loop {
+            // SAFETY: The socket is valid by the type's invariant.
+            if unsafe { bindings::ravel_sock_trylock(self.sk.as_ptr()) } {
+                // INVARIANT: Taken.
+                return Ok(SockGuard {
+                    socket: *self,
+                    _nts: NotThreadSafe,
+                });
+            }
+            if interrupted() {
+                return Err(EINTR);
+            }
+            if since.elapsed().as_millis() >= PATIENCE {
+                return Err(EBUSY);
+            }
+            fsleep(Delta::from_micros(100));
+        }
+    }
+
+    /// One of its queues, for a family that has it and guards it by the queue's own lock.
+    pub(crate) fn queue(&self, name: QueueName) -> Option<QueueGuard<'f>> {
+        let ident = self.ident();
+        let sk = self.sk.as_ptr();
+        // SAFETY: The socket is valid by the type's invariant; only a UDP socket is a udp_sock.
+        let queue = unsafe {
+            match name {
+                QueueName::Receive if ident.is_tcp == 0 => bindings::ravel_receive_queue(sk),
+                QueueName::Reader if ident.is_udp != 0 => bindings::ravel_udp_reader_queue(sk),
+                _ => return None,
+            }
+        };
+        // SAFETY: The queue is part of the socket, which is kept for `'f`, and these are the queues that
+        // their own lock guards.
+        NonNull::new(queue).map(|queue| unsafe { QueueGuard::lock(queue) })
+    }
+
+    /// Locks the state of a unix socket, which its own lock guards; none for other families.
+    pub(crate) fn lock_unix(&self) -> Option<UnixGuard<'f>> {
+        if u32::from(self.ident().family) != bindings::AF_UNIX {
+            return None;
+        }
+        // SAFETY: The socket is valid, and a unix_sock by its family.
+        unsafe { bindings::ravel_unix_lock(self.sk.as_ptr()) };
+        // INVARIANT: Taken.
+        Some(UnixGuard {
+            socket: *self,
+            _nts: NotThreadSafe,
+        })
+    }
+}
+
+/// A socket that no process owns, and that none can come to own: its spinlock is held.
+///
+/// The holder must not sleep, and must let go soon: incoming packets wait.
+///
+/// # Invariants
+///
+/// `sk_lock.slock` is held by this thread with bottom halves off, and `sk_lock.owned` is 0.
+pub(crate) struct SockGuard<'f> {
+    socket: Socket<'f>,
+    _nts: NotThreadSafe,
+}
+
+impl SockGuard<'_> {
+    /// Completes what [`Socket::ident`] began.
+    pub(crate) fn state(&self, state: &mut SockState) {
+        // SAFETY: The socket is valid, and locked by the type's invariant.
+        unsafe { bindings::ravel_sock_snapshot(self.socket.sk.as_ptr(), state) };
+    }
+
+    /// One of a TCP socket's queues, which this lock guards; none for other protocols.
+    pub(crate) fn tcp_queue(&self, name: QueueName) -> Option<Queue<'_>> {
+        if self.socket.ident().is_tcp == 0 {
+            return None;
+        }
+        let sk = self.socket.sk.as_ptr();
+        // SAFETY: The socket is valid, and a tcp_sock. Its queues are guarded by this lock, which is held
+        // for the borrow of `self`.
+        unsafe {
+            Some(match name {
+                QueueName::Receive => Queue::list(bindings::ravel_receive_queue(sk), true),
+                QueueName::Write => Queue::list(bindings::ravel_write_queue(sk), true),
+                QueueName::Retransmit => Queue::retransmit(sk),
+                QueueName::Reader => return None,
+            })
+        }
+    }
+}
+
+impl Drop for SockGuard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The lock is held by the type's invariant.
+        unsafe { bindings::ravel_sock_unlock(self.socket.sk.as_ptr()) };
+    }
+}
+
+/// A unix socket's state, locked (`unix_state_lock()`).
+///
+/// # Invariants
+///
+/// The lock is held by this thread. The holder must not sleep.
+pub(crate) struct UnixGuard<'f> {
+    socket: Socket<'f>,
+    _nts: NotThreadSafe,
+}
+
+impl UnixGuard<'_> {
+    /// A stream's unread bytes; -1 for a listener.
+    pub(crate) fn stream_unread(&self) -> i64 {
+        // SAFETY: The socket is a unix_sock.
+        unsafe { bindings::ravel_unix_inq(self.socket.sk.as_ptr()) as i64 }
+    }
+
+    /// Copies the socket's address, and returns its length; an abstract one begins with a 0 byte.
+    pub(crate) fn local(&self, path: &mut [u8; UNIX_PATH_MAX]) -> usize {
+        name(self.socket.sk.as_ptr(), path)
+    }
+
+    /// Copies the peer's address; none if there is no peer.
+    pub(crate) fn remote(&self, path: &mut [u8; UNIX_PATH_MAX]) -> Option<usize> {
+        // SAFETY: The socket is a unix_sock, and its state is locked.
+        let peer = unsafe { bindings::ravel_unix_peer(self.socket.sk.as_ptr()) };
+        // The socket holds a reference to its peer, and cannot give it up while its state is locked.
+        (!peer.is_null()).then(|| name(peer, path))
+    }
+}
+
+/// Copies a unix socket's address. The socket is kept by the caller.
+fn name(sk: *mut bindings::sock, path: &mut [u8; UNIX_PATH_MAX]) -> usize {
+    let mut from = ptr::null();
+    // SAFETY: `sk` is a unix_sock that is kept.
+    let len = unsafe { bindings::ravel_unix_name(sk, &mut from) };
+    let len = usize::try_from(len).unwrap_or(0).min(UNIX_PATH_MAX);
+    for (i, to) in path[..len].iter_mut().enumerate() {
+        // SAFETY: The address has `len` bytes, is never changed once it is set, and lives as long as the
+        // socket.
+        *to = unsafe { *from.add(i) };
+    }
+    len
+}
+
+impl Drop for UnixGuard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The lock is held by the type's invariant.
+        unsafe { bindings::ravel_unix_unlock(self.socket.sk.as_ptr()) };
+    }
+}

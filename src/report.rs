@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reports: what ravel says of a process, as the text that `report/FORMAT.md` describes.
+//!
+//! A report is made in chunks while it is read. For each, plain values are collected under the locks,
+//! the locks are dropped, and only then is text made of them.
+
+#![deny(unsafe_code)]
+
+pub(crate) mod anon_vma;
+pub(crate) mod skbs;
+pub(crate) mod sockets;
+pub(crate) mod stream;
+pub(crate) mod text;
+
+use crate::{
+    bindings,
+    object::{
+        layout::kernel_release,
+        process::{interrupted, Gone, Process},
+    },
+};
+use kernel::{alloc::AllocError, prelude::*, sync::Arc};
+use text::Text;
+
+/// The version of the format that FORMAT.md describes.
+pub(crate) const FORMAT: u64 = 1;
+
+/// The module's version, as modinfo shows it.
+pub(crate) fn version() -> &'static [u8] {
+    bindings::RAVEL_VERSION.strip_suffix(b"\0").unwrap_or(b"")
+}
+
+/// Whether a report goes on after a chunk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// There is more.
+    More,
+    /// That was all.
+    Done,
+}
+
+/// Why a report cannot be given, or cannot go on: an errno, and a sentence for people.
+#[derive(Clone, Copy)]
+pub(crate) struct Fault {
+    /// What read() or write() answers with.
+    pub(crate) errno: Error,
+    /// What the `error` record says.
+    pub(crate) message: &'static str,
+}
+
+impl Fault {
+    pub(crate) const EXITED: Self = Self {
+        errno: ESRCH,
+        message: "the process has exited",
+    };
+    pub(crate) const NO_PROCESS: Self = Self {
+        errno: ESRCH,
+        message: "no process has this pid",
+    };
+    pub(crate) const KERNEL_THREAD: Self = Self {
+        errno: EINVAL,
+        message: "this is a kernel thread, which has no memory or files of its own",
+    };
+}
+
+impl From<Gone> for Fault {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Exited => Self::EXITED,
+            Gone::KernelThread => Self::KERNEL_THREAD,
+        }
+    }
+}
+
+impl From<AllocError> for Fault {
+    fn from(_: AllocError) -> Self {
+        ENOMEM.into()
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(errno: Error) -> Self {
+        let message = if errno == ENOMEM {
+            "the kernel has no memory for this report"
+        } else if errno == EINTR {
+            "a fatal signal ended the report"
+        } else {
+            "the report failed"
+        };
+        Self { errno, message }
+    }
+}
+
+/// The reports there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// anon_vma chains, and who else is in them.
+    AnonVma,
+    /// Sockets and their shutdown state.
+    Sockets,
+    /// Queued sk_buffs and their header offsets.
+    Skbs,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::AnonVma, Self::Sockets, Self::Skbs];
+
+    /// The name of its file, and in a request.
+    pub(crate) fn name(self) -> &'static CStr {
+        match self {
+            Self::AnonVma => c"anon_vma",
+            Self::Sockets => c"sockets",
+            Self::Skbs => c"skbs",
+        }
+    }
+
+    /// The report of that name.
+    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name().to_bytes() == name)
+    }
+}
+
+/// A report that is under way.
+enum Body {
+    AnonVma(anon_vma::Walk),
+    Sockets(sockets::Walk),
+}
+
+/// A report on a process, made chunk by chunk.
+pub(crate) struct Report {
+    kind: Kind,
+    process: Arc<Process>,
+    body: Option<Body>,
+}
+
+impl Report {
+    /// A report that begins when its first chunk is asked for.
+    pub(crate) fn new(kind: Kind, process: Arc<Process>) -> Self {
+        Self {
+            kind,
+            process,
+            body: None,
+        }
+    }
+
+    /// Writes the next chunk.
+    pub(crate) fn chunk(&mut self, text: &mut Text) -> Result<Step, Fault> {
+        if interrupted() {
+            return Err(EINTR.into());
+        }
+        match &mut self.body {
+            None => {
+                self.body = Some(self.begin(text)?);
+                Ok(Step::More)
+            }
+            Some(Body::AnonVma(walk)) => walk.chunk(&self.process, text),
+            Some(Body::Sockets(walk)) => walk.chunk(text),
+        }
+    }
+
+    fn begin(&self, text: &mut Text) -> Result<Body, Fault> {
+        let process = &*self.process;
+        let comm = process.comm().ok_or(Fault::EXITED)?;
+        let body = match self.kind {
+            Kind::AnonVma => Body::AnonVma(anon_vma::Walk::new(process)?),
+            Kind::Sockets => Body::Sockets(sockets::Walk::new(process, None)?),
+            Kind::Skbs => Body::Sockets(sockets::Walk::new(process, Some(skbs::Queues::new()?))?),
+        };
+        text.record("report")
+            .word("name", self.kind.name().to_bytes())
+            .number("format", FORMAT)
+            .signed("pid", process.nr().into())
+            .string("comm", comm.bytes())
+            .string("kernel", kernel_release())
+            .end()?;
+        Ok(body)
+    }
+
+    /// Writes the record that stands in the place of a report, or of its rest.
+    pub(crate) fn fault(&self, fault: Fault, text: &mut Text) -> Result {
+        text.fault(self.kind.name().to_bytes(), self.process.nr(), fault)
+    }
+}

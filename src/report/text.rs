@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Records as lines of text.
+
+#![deny(unsafe_code)]
+
+use super::Fault;
+use crate::object::id::Id;
+use kernel::prelude::*;
+
+/// Text that grows; running out of memory is an error, and leaves no half line.
+#[derive(Default)]
+pub(crate) struct Text(KVVec<u8>);
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+impl Text {
+    /// Makes room, so that the next `bytes` need no allocation.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result {
+        Ok(self.0.reserve(bytes, GFP_KERNEL)?)
+    }
+
+    /// What was written.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Forgets what was written, and keeps the room.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Begins a record.
+    pub(crate) fn record(&mut self, kind: &str) -> Line<'_> {
+        let mut line = Line {
+            start: self.0.len(),
+            text: self,
+            result: Ok(()),
+        };
+        line.push(kind.as_bytes());
+        line
+    }
+
+    /// Writes an `error` record. `pid` is 0 where none was named.
+    pub(crate) fn fault(&mut self, report: &[u8], pid: i32, fault: Fault) -> Result {
+        let errno = fault.errno.name().map_or(&b"EIO"[..], CStr::to_bytes);
+        self.record("error")
+            .word("report", report)
+            .signed("pid", pid.into())
+            .word("errno", errno)
+            .string("message", fault.message.as_bytes())
+            .end()
+    }
+}
+
+/// A record being written. [`Line::end`] ends it.
+pub(crate) struct Line<'t> {
+    text: &'t mut Text,
+    start: usize,
+    result: Result,
+}
+
+impl Line<'_> {
+    fn push(&mut self, bytes: &[u8]) {
+        if self.result.is_ok() {
+            self.result = self
+                .text
+                .0
+                .extend_from_slice(bytes, GFP_KERNEL)
+                .map_err(Into::into);
+        }
+    }
+
+    fn key(&mut self, key: &str) {
+        self.push(b" ");
+        self.push(key.as_bytes());
+        self.push(b"=");
+    }
+
+    fn digits(&mut self, mut number: u64, base: u64, least: usize) {
+        let mut digits = [b'0'; 20];
+        let mut at = digits.len();
+        while number != 0 || digits.len() - at < least {
+            at -= 1;
+            digits[at] = HEX[(number % base) as usize];
+            number /= base;
+        }
+        self.push(&digits[at..]);
+    }
+
+    /// A number that is not negative.
+    pub(crate) fn number(mut self, key: &str, number: u64) -> Self {
+        self.key(key);
+        self.digits(number, 10, 1);
+        self
+    }
+
+    /// A number that may be negative.
+    pub(crate) fn signed(mut self, key: &str, number: i64) -> Self {
+        self.key(key);
+        if number < 0 {
+            self.push(b"-");
+        }
+        self.digits(number.unsigned_abs(), 10, 1);
+        self
+    }
+
+    /// An address or a page offset.
+    pub(crate) fn hex(mut self, key: &str, number: usize) -> Self {
+        self.key(key);
+        self.push(b"0x");
+        self.digits(number as u64, 16, 1);
+        self
+    }
+
+    /// An EtherType.
+    pub(crate) fn hex16(mut self, key: &str, number: u16) -> Self {
+        self.key(key);
+        self.push(b"0x");
+        self.digits(number.into(), 16, 4);
+        self
+    }
+
+    /// An object's id.
+    pub(crate) fn id(mut self, key: &str, id: Id) -> Self {
+        self.key(key);
+        self.digits(id.get(), 16, 16);
+        self
+    }
+
+    /// Yes or no.
+    pub(crate) fn flag(mut self, key: &str, flag: bool) -> Self {
+        self.key(key);
+        self.push(if flag { b"1" } else { b"0" });
+        self
+    }
+
+    /// A word, which needs no quotes.
+    pub(crate) fn word(mut self, key: &str, word: &[u8]) -> Self {
+        self.key(key);
+        self.push(word);
+        self
+    }
+
+    /// A word made of a name and a number, for what has no name.
+    pub(crate) fn numbered(mut self, key: &str, name: &str, number: u64) -> Self {
+        self.key(key);
+        self.push(name.as_bytes());
+        self.digits(number, 10, 1);
+        self
+    }
+
+    /// A header offset of an sk_buff, and whether it is set.
+    pub(crate) fn offset(mut self, key: &str, raw: u16, set: bool) -> Self {
+        self.key(key);
+        self.digits(raw.into(), 10, 1);
+        self.push(if set { b":set" } else { b":unset" });
+        self
+    }
+
+    /// Bytes in quotes.
+    pub(crate) fn string(mut self, key: &str, bytes: &[u8]) -> Self {
+        self.key(key);
+        self.push(b"\"");
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|&b| !is_plain(b)) {
+            self.push(&rest[..at]);
+            match rest[at] {
+                b'"' => self.push(b"\\\""),
+                b'\\' => self.push(b"\\\\"),
+                byte => {
+                    self.push(b"\\x");
+                    self.digits(byte.into(), 16, 2);
+                }
+            }
+            rest = &rest[at + 1..];
+        }
+        self.push(rest);
+        self.push(b"\"");
+        self
+    }
+
+    /// Ends the record. If memory ran out, none of it stays.
+    pub(crate) fn end(mut self) -> Result {
+        self.push(b"\n");
+        if self.result.is_err() {
+            self.text.0.truncate(self.start);
+        }
+        self.result
+    }
+}
+
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
