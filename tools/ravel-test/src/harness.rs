@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Runs tests, each in a process of its own, and tells how they went.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::json;
+
+use crate::klog::{self, Log};
+use crate::sys::{self, Pid};
+use crate::{module, tests};
+
+/// One test.
+pub struct Test {
+    /// `subject.fact`.
+    pub name: &'static str,
+    /// The test.
+    pub run: fn() -> Result<()>,
+    /// Seconds until it is killed.
+    pub limit: u64,
+}
+
+/// The tests of a subject: `tests!("subject": fact, other_fact [120 s], ...)`.
+#[macro_export]
+macro_rules! tests {
+    (@limit) => { 60 };
+    (@limit $limit:literal) => { $limit };
+    ($subject:literal: $($name:ident $([$limit:literal s])?),* $(,)?) => {
+        /// The tests of this subject.
+        pub const TESTS: &[$crate::harness::Test] = &[$(
+            $crate::harness::Test {
+                name: concat!($subject, ".", stringify!($name)),
+                run: $name,
+                limit: $crate::tests!(@limit $($limit)?),
+            },
+        )*];
+    };
+}
+
+/// The last test, which this file makes itself.
+const LOG_TEST: &str = "kernel_log_clean";
+
+/// Where results go, if it is there.
+const RESULTS: &str = "/run/results";
+
+fn all() -> impl Iterator<Item = &'static Test> {
+    tests::ALL.iter().copied().flatten()
+}
+
+/// Prints all names.
+pub fn list() {
+    for test in all() {
+        println!("{}", test.name);
+    }
+    println!("{LOG_TEST}");
+}
+
+/// Runs one test in this process, which was made for it.
+pub fn run_one(name: &str) -> ExitCode {
+    let Some(test) = all().find(|test| test.name == name) else {
+        eprintln!("no such test");
+        return ExitCode::FAILURE;
+    };
+    match (test.run)() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Outcome {
+    name: &'static str,
+    time: Duration,
+    /// First line of what went wrong, and the rest.
+    failure: Option<(String, String)>,
+}
+
+/// Runs the tests that match a pattern: whether all passed, and at least one ran.
+pub fn run(patterns: &[&str]) -> Result<bool> {
+    let chosen: Vec<&Test> = all()
+        .filter(|t| patterns.is_empty() || patterns.iter().any(|p| t.name.contains(p)))
+        .collect();
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).context("become a subreaper")?;
+    let mut log = Log::open()?;
+    log.new_complaints()?;
+    module::mount_debugfs()?;
+    if module::is_loaded() {
+        module::remove().context("remove the module that is there")?;
+    }
+    let mut outcomes = Vec::new();
+    for test in &chosen {
+        let outcome = run_test(test, &mut log);
+        tell(&outcome);
+        outcomes.push(outcome);
+        write_results(&outcomes);
+    }
+    let start = Instant::now();
+    let failure = finish(&mut log).err();
+    let outcome = outcome_of(LOG_TEST, start, failure.map(|e| format!("{e:#}")));
+    tell(&outcome);
+    outcomes.push(outcome);
+    write_results(&outcomes);
+    let failed = outcomes.iter().filter(|o| o.failure.is_some()).count();
+    println!("{} passed, {failed} failed", outcomes.len() - failed);
+    Ok(failed == 0 && !chosen.is_empty())
+}
+
+fn outcome_of(name: &'static str, start: Instant, failure: Option<String>) -> Outcome {
+    let failure = failure.map(|text| {
+        let text = text.trim();
+        let (why, details) = text.split_once('\n').unwrap_or((text, ""));
+        let why = if why.is_empty() {
+            "no reason given"
+        } else {
+            why
+        };
+        (why.to_owned(), details.to_owned())
+    });
+    Outcome {
+        name,
+        time: start.elapsed(),
+        failure,
+    }
+}
+
+fn tell(outcome: &Outcome) {
+    let seconds = outcome.time.as_secs_f64();
+    match &outcome.failure {
+        None => println!("ok {} ({seconds:.2} s)", outcome.name),
+        Some((why, details)) => {
+            println!("FAILED {}: {why} ({seconds:.2} s)", outcome.name);
+            for line in details.lines().take(200) {
+                let end = line
+                    .char_indices()
+                    .nth(2000)
+                    .map_or(line.len(), |(end, _)| end);
+                println!("    {}", &line[..end]);
+            }
+        }
+    }
+    let _ = io::stdout().flush();
+}
+
+fn write_results(outcomes: &[Outcome]) {
+    if !Path::new(RESULTS).is_dir() {
+        return;
+    }
+    let tests: Vec<_> = outcomes
+        .iter()
+        .map(|o| {
+            let failure = o.failure.as_ref();
+            json!({
+                "name": o.name,
+                "passed": failure.is_none(),
+                "seconds": (o.time.as_secs_f64() * 1000.0).round() / 1000.0,
+                "failure": failure.map(|(why, _)| why),
+                "details": failure.map(|(_, details)| details),
+            })
+        })
+        .collect();
+    let failed = outcomes.iter().filter(|o| o.failure.is_some()).count();
+    let all = json!({
+        "passed": outcomes.len() - failed,
+        "failed": failed,
+        "complete": outcomes.last().is_some_and(|o| o.name == LOG_TEST),
+        "tests": tests,
+    });
+    let path = Path::new(RESULTS).join("ravel-test.json");
+    if let Err(e) = fs::write(&path, format!("{all:#}\n")) {
+        eprintln!("{}: {e}", path.display());
+    }
+}
+
+fn run_test(test: &Test, log: &mut Log) -> Outcome {
+    let start = Instant::now();
+    let mut faults: Vec<String> = Vec::new();
+    let mut note = |result: Result<()>| {
+        if let Err(e) = result {
+            faults.push(format!("{e:#}"));
+        }
+    };
+    if module::is_loaded() {
+        note(run_child(test));
+    } else {
+        match module::insert() {
+            Ok(()) => note(run_child(test)),
+            Err(e) => note(Err(e)),
+        }
+    }
+    note(clean_up());
+    match log.new_complaints() {
+        Ok(lines) if lines.is_empty() => {}
+        Ok(lines) => note(Err(anyhow!("the kernel complained:\n{}", lines.join("\n")))),
+        Err(e) => note(Err(e)),
+    }
+    let failure = (!faults.is_empty()).then(|| faults.join("\n"));
+    outcome_of(test.name, start, failure)
+}
+
+/// Runs a test's process to its end, or kills it at its limit; then everything it made.
+fn run_child(test: &Test) -> Result<()> {
+    let mut output = sys::memfd("output")?;
+    let pid = Command::new(std::env::current_exe()?)
+        .args(["--one", test.name])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output.try_clone()?)
+        .process_group(0)
+        .spawn()
+        .context("start the test's process")?
+        .id() as Pid;
+    let watch = sys::pidfd_open(pid)?;
+    let in_time = sys::poll(&watch, libc::POLLIN, test.limit as i32 * 1000)?;
+    let mut why = String::new();
+    if !in_time {
+        why = format!(
+            "not done after {} s\n{}",
+            test.limit,
+            describe(&descendants()?)
+        );
+        sys::kill(pid, libc::SIGKILL)?;
+        if !sys::poll(&watch, libc::POLLIN, 10_000)? {
+            why += "\nand SIGKILL does not end it";
+            return Err(anyhow!(why));
+        }
+    }
+    let end = sys::wait(pid)?;
+    why += &said(&mut output)?;
+    if in_time && end == Ok(0) {
+        return Ok(());
+    }
+    if let (true, Err(signal)) = (in_time, end) {
+        why = format!("killed by signal {signal}\n{why}");
+    }
+    Err(anyhow!(why))
+}
+
+fn said(output: &mut File) -> Result<String> {
+    let mut text = Vec::new();
+    output.rewind()?;
+    output.read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Kills what a test left running, and checks that it left nothing in the module.
+fn clean_up() -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let left = descendants()?;
+        for pid in &left {
+            // One that is gone meanwhile is what we want.
+            let _ = sys::kill(*pid, libc::SIGKILL);
+        }
+        loop {
+            match sys::reap_any() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(e) if sys::errno(&e) == libc::ECHILD => break,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if left.is_empty() {
+            break;
+        }
+        if start.elapsed() > Duration::from_secs(10) {
+            return Err(anyhow!("processes cannot be killed:\n{}", describe(&left)));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if !module::is_loaded() {
+        return Ok(());
+    }
+    let attached = module::folders()?;
+    module::detach_all()?;
+    let references = module::references()?;
+    if !attached.is_empty() {
+        return Err(anyhow!("it left processes attached: {attached:?}"));
+    }
+    if references != 0 {
+        return Err(anyhow!("it left {references} references on the module"));
+    }
+    Ok(())
+}
+
+/// The last test: the module goes, and neither log nor taint tell of a fault.
+fn finish(log: &mut Log) -> Result<()> {
+    let removed = if module::is_loaded() {
+        module::remove()
+    } else {
+        Ok(())
+    };
+    let (complaints, lost, lines) = log.all()?;
+    if !complaints.is_empty() {
+        return Err(anyhow!(
+            "{} complaints\n{}",
+            complaints.len(),
+            complaints.join("\n")
+        ));
+    }
+    removed.context("remove the module")?;
+    if lost > 0 {
+        return Err(anyhow!(
+            "the log was overwritten {lost} times before it was read"
+        ));
+    }
+    if lines == 0 {
+        return Err(anyhow!("the kernel log is empty"));
+    }
+    match klog::unexpected_taint()? {
+        0 => Ok(()),
+        taint => Err(anyhow!("the kernel is tainted: {taint:#x} beyond O and E")),
+    }
+}
+
+/// Parent of each process, from /proc.
+fn parents() -> Result<HashMap<Pid, Pid>> {
+    let mut parents = HashMap::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        // A process that is gone meanwhile has no stat.
+        let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        let stat = String::from_utf8_lossy(&stat);
+        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        if let Some(parent) = after.split_whitespace().nth(1).and_then(|p| p.parse().ok()) {
+            parents.insert(pid, parent);
+        }
+    }
+    Ok(parents)
+}
+
+/// All processes below this one, zombies too.
+fn descendants() -> Result<Vec<Pid>> {
+    let parents = parents()?;
+    let us = sys::getpid();
+    let is_below = |pid: &&Pid| {
+        let mut at = **pid;
+        while let Some(parent) = parents.get(&at) {
+            if *parent == us {
+                return true;
+            }
+            at = *parent;
+        }
+        false
+    };
+    Ok(parents.keys().filter(is_below).copied().collect())
+}
+
+/// What processes are doing, for the details of a hang.
+fn describe(pids: &[Pid]) -> String {
+    let mut text = String::new();
+    for pid in pids.iter().take(20) {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let stat = read("stat");
+            let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| &rest[..1]);
+            let name = task.file_name();
+            text += &format!("{} {} {state}\n", name.display(), read("comm").trim());
+            for line in read("stack").lines() {
+                text += &format!("    {line}\n");
+            }
+        }
+    }
+    text
+}

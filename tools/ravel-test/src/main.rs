@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Tests of the ravel kernel module and its CLI, run as root inside the VM.
+//!
+//! `ravel-test [PATTERN]...` runs the tests whose name contains one of the patterns, or all;
+//! `ravel-test --list` names them. ravel.ko and ravel are looked for beside this program. The last
+//! line is `N passed, N failed`; the exit code is 0 only where none failed and one ran.
+
+#![deny(unsafe_code)]
+
+mod check;
+mod harness;
+mod klog;
+mod maps;
+mod module;
+mod process;
+mod report;
+mod ss;
+#[allow(unsafe_code)]
+mod sys;
+mod tests;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["--list"] => {
+            harness::list();
+            ExitCode::SUCCESS
+        }
+        ["--one", name] => harness::run_one(name),
+        ["--puppet", words @ ..] => match process::serve_after_exec(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("puppet: {e:#}");
+                ExitCode::FAILURE
+            }
+        },
+        [flag, ..] if flag.starts_with('-') => {
+            eprintln!("usage: ravel-test [--list | PATTERN...]");
+            ExitCode::FAILURE
+        }
+        patterns => match harness::run(patterns) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(e) => {
+                println!("FAILED harness: {e:#}\n0 passed, 1 failed");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+//! All tests, by subject, in the order in which they run.
+
+use crate::harness::Test;
+
+mod anon;
+mod badinput;
+mod family;
+mod identity;
+mod reading;
+
+/// Every subject's tests.
+pub const ALL: &[&[Test]] = &[
+    anon::TESTS,
+    family::TESTS,
+    identity::TESTS,
+    badinput::TESTS,
+    reading::TESTS,
+];
