@@ -1,0 +1,178 @@
+//! `ravel`: shows what the ravel kernel module reads of a process, to people and as JSON.
+
+mod cli;
+mod doctor;
+mod machine;
+mod remedy;
+mod screen;
+mod view;
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use ravel_records::client::Client;
+use ravel_records::{AnonVmaReport, Error, FORMAT, ReportName, SkbsReport, SocketsReport};
+use serde::Serialize;
+
+use cli::{Cli, Command, Source};
+use machine::Machine;
+use screen::Screen;
+
+/// Why there is nothing to show.
+enum Failure {
+    /// The module, or the text read, gave no report.
+    Report(Error),
+    /// A saved report could not be read.
+    Input(String, io::Error),
+    /// The output could not be written.
+    Output(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Report(error)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.color.write_global();
+    let failure = match run(cli) {
+        Ok(code) => return code,
+        // Whoever read the output has seen enough.
+        Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
+        Err(failure) => failure,
+    };
+    let text = match failure {
+        Failure::Report(error) => remedy::explain(&error, &Machine::here()).to_string(),
+        Failure::Input(name, error) => format!("cannot read {name}: {error}"),
+        Failure::Output(error) => format!("cannot write: {error}"),
+    };
+    // Nobody is left to be told where even stderr is closed.
+    let _ = writeln!(anstream::stderr(), "ravel: {text}");
+    ExitCode::FAILURE
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let screen = Screen::of_stdout();
+    let client = Client::from_env();
+    let command = match cli.command {
+        Some(command) if !cli.version => command,
+        _ => Command::Version,
+    };
+    match command {
+        Command::Anon(args) => {
+            let report = AnonVmaReport::parse(&text(&client, ReportName::AnonVma, &args.source)?)?;
+            if args.source.json {
+                return json(&report);
+            }
+            let options = view::anon::Options {
+                all: args.all,
+                ids: args.ids,
+            };
+            print(&view::anon::draw(&report, &options, &screen))?;
+        }
+        Command::Sockets(args) => {
+            let report = SocketsReport::parse(&text(&client, ReportName::Sockets, &args)?)?;
+            if args.json {
+                return json(&report);
+            }
+            print(&view::sockets::draw(&report, &screen))?;
+        }
+        Command::Skbs(args) => {
+            let report = SkbsReport::parse(&text(&client, ReportName::Skbs, &args.source)?)?;
+            if args.source.json {
+                return json(&report);
+            }
+            print(&view::skbs::draw(&report, args.raw, &screen))?;
+        }
+        Command::Doctor => {
+            let items = doctor::examine(&Machine::here(), &client);
+            print(&doctor::draw(&items))?;
+            if items.iter().any(doctor::Item::is_missing) {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Version => return version(&client),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ravel", &mut script);
+            write(&script)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The text of a report: a saved one, or what the module answers now.
+fn text(client: &Client, report: ReportName, source: &Source) -> Result<Vec<u8>, Failure> {
+    match (&source.from, source.pid) {
+        (Some(path), _) => {
+            saved(path).map_err(|error| Failure::Input(path.display().to_string(), error))
+        }
+        (None, Some(pid)) => Ok(client.query(&report, pid)?),
+        // clap asks for one of the two.
+        (None, None) => Err(Failure::Input(
+            "a report".to_owned(),
+            io::Error::other("neither a PID nor a file is named"),
+        )),
+    }
+}
+
+fn saved(path: &Path) -> io::Result<Vec<u8>> {
+    if path == Path::new("-") {
+        let mut text = Vec::new();
+        io::stdin().read_to_end(&mut text)?;
+        return Ok(text);
+    }
+    fs::read(path)
+}
+
+/// This program's version, and the module's where it is loaded.
+fn version(client: &Client) -> Result<ExitCode, Failure> {
+    let cli = env!("CARGO_PKG_VERSION");
+    let module = match client.version() {
+        Ok(version) => format!(
+            "{}, report format {}, on Linux {}",
+            screen::plain(&version.module),
+            version.format,
+            screen::plain(&version.kernel)
+        ),
+        Err(error) => format!(
+            "unknown: {}",
+            remedy::explain(&error, &Machine::here()).sentence
+        ),
+    };
+    print(&format!(
+        "ravel {cli}, report format {FORMAT}\nmodule {module}\n"
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json(report: &impl Serialize) -> Result<ExitCode, Failure> {
+    let mut text = serde_json::to_string_pretty(report)
+        .map_err(|error| Failure::Output(io::Error::other(error)))?;
+    text.push('\n');
+    write(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes text with colours, or without, as stdout wants it.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(Failure::Output)
+}
+
+/// Writes bytes as they are.
+fn write(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(Failure::Output)
+}

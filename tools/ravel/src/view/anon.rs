@@ -1,0 +1,288 @@
+//! `ravel anon`: each VMA with its chain from the root down, and who else hangs there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use ravel_records::{AnonVma, AnonVmaReport, Hex, Id, Member, MemberState, Relation, Text, Vma};
+use unicode_width::UnicodeWidthStr;
+
+use super::{heading, left_out};
+use crate::screen::{DIM, NAME, NOTE, STRONG, Screen, count, pad, plain, size};
+
+/// Members of one anon_vma that are shown unless all are asked for.
+const FEW: usize = 8;
+/// Other processes that the last line names.
+const NAMED: usize = 5;
+
+/// What to show.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Every member, not the first few.
+    pub all: bool,
+    /// The module's ids beside the labels.
+    pub ids: bool,
+}
+
+/// Draws the report.
+pub fn draw(report: &AnonVmaReport, options: &Options, screen: &Screen) -> String {
+    let mut text = heading("anonymous memory", &report.header);
+    let drawing = Drawing {
+        report,
+        options,
+        screen,
+        labels: labels(report),
+        sizes: widest(report.vmas.iter().map(|vma| size(vma.size()))),
+        keys: widest(report.vmas.iter().map(|vma| vma.anon_pgoff.to_string())),
+        comms: widest(
+            report
+                .anon_vmas
+                .values()
+                .flat_map(|group| &group.member)
+                .map(|member| plain(&member.comm)),
+        ),
+    };
+    let mut drawn = BTreeMap::new();
+    for vma in &report.vmas {
+        text.push('\n');
+        drawing.vma(&mut text, vma);
+        drawing.chain(&mut text, vma, &mut drawn);
+    }
+    text.push('\n');
+    text.push_str(&summary(report));
+    text
+}
+
+/// Short names, A1 and on, in the order in which the groups are drawn.
+fn labels(report: &AnonVmaReport) -> BTreeMap<Id, String> {
+    let mut labels = BTreeMap::new();
+    for vma in &report.vmas {
+        for group in report.chain(vma) {
+            let next = labels.len() + 1;
+            labels.entry(group.id).or_insert(format!("A{next}"));
+        }
+    }
+    labels
+}
+
+fn widest(texts: impl Iterator<Item = String>) -> usize {
+    texts.map(|text| text.width()).max().unwrap_or(0)
+}
+
+fn range(start: Hex, end: Hex) -> String {
+    format!("{:x}-{:x}", start.0, end.0)
+}
+
+/// Everything that the lines of one drawing share.
+struct Drawing<'a> {
+    report: &'a AnonVmaReport,
+    options: &'a Options,
+    screen: &'a Screen,
+    labels: BTreeMap<Id, String>,
+    sizes: usize,
+    keys: usize,
+    comms: usize,
+}
+
+impl Drawing<'_> {
+    fn vma(&self, text: &mut String, vma: &Vma) {
+        let range = range(vma.start, vma.end);
+        let (perms, key) = (&vma.perms, vma.anon_pgoff);
+        let bytes = size(vma.size());
+        let name = match plain(&vma.name) {
+            name if name.is_empty() => "anonymous".to_owned(),
+            name => name,
+        };
+        // Two spaces between columns, and `key `.
+        let used = range.len() + perms.len() + self.sizes + self.keys + 12;
+        let name = self.screen.fit(&name, used);
+        let _ = writeln!(
+            text,
+            "{STRONG}{range}{STRONG:#}  {perms}  {bytes:>sizes$}  {DIM}key {key}{DIM:#}{fill}  {NAME}{name}{NAME:#}",
+            sizes = self.sizes,
+            fill = " ".repeat(self.keys.saturating_sub(key.to_string().len())),
+        );
+    }
+
+    /// A VMA's chain; `drawn` has the groups that stand higher up, and where.
+    fn chain(&self, text: &mut String, vma: &Vma, drawn: &mut BTreeMap<Id, Hex>) {
+        let chain = self.report.chain(vma);
+        let lost = vma.avcs.len().saturating_sub(chain.len());
+        let mut above: Option<&AnonVma> = None;
+        for (place, group) in chain.iter().enumerate() {
+            let last = place + 1 == chain.len() && lost == 0;
+            let (branch, trunk) = if last {
+                ("└─", "  ")
+            } else {
+                ("├─", "│ ")
+            };
+            let _ = write!(text, "{branch} {}", self.group(group, vma));
+            if above.is_some_and(|above| above.id != group.parent) {
+                let parent = self.labels.get(&group.parent);
+                let parent = parent.map_or("not in this report", String::as_str);
+                let _ = write!(text, "  {NOTE}parent {parent}{NOTE:#}");
+            }
+            above = Some(group);
+            if let Some(place) = drawn.get(&group.id) {
+                let _ = writeln!(text, "  {DIM}(members above, at {:x}){DIM:#}", place.0);
+                continue;
+            }
+            drawn.insert(group.id, vma.start);
+            text.push('\n');
+            self.members(text, group, vma, trunk);
+        }
+        if lost > 0 {
+            let lost = count(lost as u64, "anon_vma", "anon_vmas");
+            let _ = writeln!(
+                text,
+                "└─ {NOTE}{lost} changed while the report was made{NOTE:#}"
+            );
+        }
+    }
+
+    fn group(&self, group: &AnonVma, vma: &Vma) -> String {
+        let wide = self.labels.len().to_string().len() + 1;
+        let label = self.labels.get(&group.id).map_or("?", String::as_str);
+        let label = pad(label, wide);
+        let id = match self.options.ids {
+            true => format!(" {}", group.id),
+            false => String::new(),
+        };
+        let role = match (group.id == group.root, group.id == vma.anon_vma) {
+            (true, true) => "root, own",
+            (true, false) => "root",
+            (false, true) => "own",
+            (false, false) => "",
+        };
+        format!(
+            "{STRONG}{label}{STRONG:#}{DIM}{id}{DIM:#}  {role:<9}  depth {:<2}  children {:<3}  \
+             active VMAs {:<3}  refs {:<3}  members {}",
+            group.depth, group.children, group.active_vmas, group.refcount, group.members
+        )
+    }
+
+    fn members(&self, text: &mut String, group: &AnonVma, vma: &Vma, trunk: &str) {
+        let mut members: Vec<&Member> = group.member.iter().collect();
+        members.sort_by_key(|member| (rank(&member.relation), member.pid, member.mm, member.start));
+        let few = match self.options.all {
+            true => members.len(),
+            false => FEW.min(members.len()),
+        };
+        let (shown, folded) = members.split_at(few);
+        for member in shown {
+            let pid = match member.pid {
+                0 => "-".to_owned(),
+                pid => pid.to_string(),
+            };
+            let place = match (member.start, member.end) == (vma.start, vma.end) {
+                true => "same range".to_owned(),
+                false => range(member.start, member.end),
+            };
+            let state = match &member.state {
+                MemberState::Live => String::new(),
+                MemberState::Forking => "  being forked".to_owned(),
+                MemberState::Exiting => "  exiting".to_owned(),
+                MemberState::Other(state) => format!("  {state}"),
+            };
+            let _ = writeln!(
+                text,
+                "{trunk}     {:<10}  {pid:>7}  {NAME}{}{NAME:#}  {DIM}{place}{DIM:#}{NOTE}{state}{NOTE:#}",
+                member.relation.as_str(),
+                pad(&plain(&member.comm), self.comms),
+            );
+        }
+        if !folded.is_empty() {
+            let more = folded.len();
+            let kinds = kinds(folded);
+            let _ = writeln!(text, "{trunk}     {DIM}+{more} more ({kinds}){DIM:#}");
+        }
+        let missing = group.members.saturating_sub(group.member.len() as u64);
+        if missing > 0 {
+            let missing = count(missing, "member", "members");
+            let _ = writeln!(
+                text,
+                "{trunk}     {NOTE}{missing} not in the report{NOTE:#}"
+            );
+        }
+    }
+}
+
+/// The order of members: oneself first, then those above, below, beside.
+fn rank(relation: &Relation) -> u8 {
+    match relation {
+        Relation::Self_ => 0,
+        Relation::Ancestor => 1,
+        Relation::Descendant => 2,
+        Relation::Unrelated => 3,
+        Relation::Unknown | Relation::Other(_) => 4,
+    }
+}
+
+/// How many members there are of each relation: `200 descendants, 1 other`.
+fn kinds(members: &[&Member]) -> String {
+    let words = [
+        ("of its own", "of its own"),
+        ("ancestor", "ancestors"),
+        ("descendant", "descendants"),
+        ("other", "others"),
+        ("unknown", "unknown"),
+    ];
+    let mut found = [0u64; 5];
+    for member in members {
+        found[usize::from(rank(&member.relation))] += 1;
+    }
+    let parts: Vec<String> = found
+        .iter()
+        .zip(words)
+        .filter(|(number, _)| **number > 0)
+        .map(|(number, (one, many))| count(*number, one, many))
+        .collect();
+    parts.join(", ")
+}
+
+/// The last lines: the counts, and who else is there.
+fn summary(report: &AnonVmaReport) -> String {
+    let counts = &report.summary;
+    let mut text = format!(
+        "{STRONG}{}{STRONG:#}, {} with a chain: {} to {} with {}.\n",
+        count(counts.vmas, "VMA", "VMAs"),
+        counts.chained,
+        count(counts.avcs, "link", "links"),
+        count(counts.anon_vmas, "anon_vma", "anon_vmas"),
+        count(counts.members, "member", "members"),
+    );
+    let members = || report.anon_vmas.values().flat_map(|group| &group.member);
+    let others: BTreeMap<Id, (u32, &Text)> = members()
+        .filter(|member| member.relation != Relation::Self_ && member.pid != 0)
+        .map(|member| (member.mm, (member.pid, &member.comm)))
+        .collect();
+    let passing: BTreeSet<Id> = members()
+        .filter(|member| member.pid == 0)
+        .map(|member| member.mm)
+        .collect();
+    if others.is_empty() && passing.is_empty() {
+        text.push_str("No other process is in these anon_vmas.\n");
+    } else {
+        let mut others: Vec<_> = others.into_values().collect();
+        others.sort();
+        let named = others.iter().take(NAMED);
+        let mut names: Vec<String> = named
+            .map(|(pid, comm)| format!("{NAME}{}{NAME:#} {pid}", plain(comm)))
+            .collect();
+        if others.len() > NAMED {
+            names.push(format!("{} more", others.len() - NAMED));
+        }
+        let names = match names.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", names.join(", ")),
+        };
+        let number = count(others.len() as u64, "other process", "other processes");
+        let _ = write!(text, "In the same anon_vmas: {number}{names}");
+        if !passing.is_empty() {
+            let passing = passing.len();
+            let _ = write!(text, ", {passing} being forked or exiting");
+        }
+        text.push_str(".\n");
+    }
+    text.push_str(&left_out(counts.cut));
+    text
+}

@@ -1,0 +1,248 @@
+//! The program on saved reports: what people and programs get to see, and how it fails.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../ravel-records/tests/samples")
+        .join(name)
+}
+
+/// The program, where there is no module, and no terminal either.
+fn ravel(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ravel"));
+    command
+        .args(args)
+        .env("RAVEL_DEBUGFS", "/nonexistent/ravel")
+        .env_remove("COLUMNS")
+        .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR_FORCE");
+    command
+}
+
+fn output(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// What is shown of a sample.
+fn shown(args: &[&str], name: &str, columns: Option<u32>) -> String {
+    let mut command = ravel(args);
+    command.arg("--from").arg(sample(name));
+    if let Some(columns) = columns {
+        command.env("COLUMNS", columns.to_string());
+    }
+    let (code, stdout, stderr) = output(&mut command);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    stdout
+}
+
+#[test]
+fn anon_of_a_forked_child() {
+    let text = shown(&["anon"], "anon-bgsave-child.txt", None);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn anon_on_a_narrow_screen_with_ids() {
+    let text = shown(&["anon", "--ids"], "anon-bgsave-child.txt", Some(72));
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn anon_of_a_split_vma() {
+    insta::assert_snapshot!(shown(&["anon"], "anon-mprotect-split.txt", None));
+}
+
+#[test]
+fn sockets_half_closed() {
+    insta::assert_snapshot!(shown(&["sockets"], "sockets-half-closed.txt", Some(140)));
+}
+
+#[test]
+fn sockets_on_a_narrow_screen() {
+    insta::assert_snapshot!(shown(&["sockets"], "sockets-half-closed.txt", Some(100)));
+}
+
+#[test]
+fn skbs_of_udp_and_tcp() {
+    insta::assert_snapshot!(shown(&["skbs"], "skbs-udp.txt", None));
+}
+
+#[test]
+fn skbs_raw() {
+    insta::assert_snapshot!(shown(&["skbs", "--raw"], "skbs-udp.txt", Some(120)));
+}
+
+#[test]
+fn json_documents() {
+    insta::assert_snapshot!(shown(&["anon", "--json"], "anon-mprotect-split.txt", None));
+    insta::assert_snapshot!(shown(&["skbs", "--json"], "skbs-udp.txt", None));
+    let text = shown(&["sockets", "--json"], "sockets-half-closed.txt", None);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["sockets"][1]["shutdown"], "WR");
+    assert_eq!(json["summary"]["sockets"], 7);
+}
+
+/// 200 children below one parent, all in its first anon_vma.
+fn crowd() -> String {
+    let mut text = String::from(
+        "report name=anon_vma format=1 pid=100 comm=\"parent\" kernel=\"7.3.4\"\n\
+         vma start=0x7000 end=0x8000 perms=rw-p pgoff=0x7 anon_pgoff=0x7 \
+         anon_vma=00000000000000aa chain=1 name=\"[heap]\"\n\
+         avc vma=0x7000 anon_vma=00000000000000aa own=1 here=1\n\
+         anon_vma id=00000000000000aa root=00000000000000aa parent=00000000000000aa depth=0 \
+         children=201 active_vmas=1 refcount=201 members=201 shown=201\n",
+    );
+    for pid in 100..301 {
+        let relation = match pid {
+            100 => "self",
+            300 => "other",
+            _ => "descendant",
+        };
+        text.push_str(&format!(
+            "member anon_vma=00000000000000aa pid={pid} comm=\"c\" state=live mm={pid:016x} \
+             start=0x7000 end=0x8000 anon_pgoff=0x7 relation={relation}\n"
+        ));
+    }
+    text + "summary report=anon_vma vmas=1 chained=1 avcs=1 anon_vmas=1 members=201 cut=0\n"
+}
+
+/// The program with a text on its standard input.
+fn piped(args: &[&str], text: &str) -> (Option<i32>, String, String) {
+    let mut child = ravel(args)
+        .args(["--from", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn many_members_are_folded() {
+    let (code, text, _) = piped(&["anon"], &crowd());
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!(text);
+    let (_, all, _) = piped(&["anon", "--all"], &crowd());
+    assert_eq!(all.matches("same range").count(), 201);
+}
+
+#[test]
+fn colours_only_where_they_are_wanted() {
+    let name = "sockets-half-closed.txt";
+    let plain = shown(&["sockets"], name, None);
+    assert!(!plain.contains('\x1b'));
+    let always = shown(&["sockets", "--color", "always"], name, None);
+    assert!(always.contains("\x1b["));
+    assert_eq!(anstream::adapter::strip_str(&always).to_string(), plain);
+    let mut command = ravel(&["sockets", "--from"]);
+    command.arg(sample(name)).env("CLICOLOR_FORCE", "1");
+    assert!(output(&mut command).1.contains("\x1b["));
+    command.env_remove("CLICOLOR_FORCE").env("NO_COLOR", "1");
+    assert_eq!(output(&mut command).1, plain);
+}
+
+#[test]
+fn a_name_cannot_move_the_cursor() {
+    let text = crowd().replace("comm=\"parent\"", "comm=\"\\x1b[2Jx\"");
+    let (_, text, _) = piped(&["anon"], &text);
+    assert!(text.contains("\\u{1b}[2Jx") && !text.contains('\x1b'));
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let cut = crowd().replace("summary", "later");
+    let newer = crowd().replace("format=1", "format=9");
+    let gone = "error report=anon_vma pid=9 errno=ESRCH message=\"process 9 has exited\"\n";
+    for (text, expected) in [
+        (cut.as_str(), "has no summary"),
+        (newer.as_str(), "the module is newer than this program"),
+        (gone, "process 9 has exited (ESRCH)"),
+        ("rubbish\n", "disagree on the report: line 1"),
+    ] {
+        let (code, stdout, stderr) = piped(&["anon"], text);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert!(stderr.starts_with("ravel: "), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+        assert!(stderr.contains("\n  try: "), "{stderr}");
+    }
+    let (code, _, stderr) = output(&mut ravel(&["skbs", "1"]));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("\n  try: "), "{stderr}");
+    let (code, _, stderr) = output(&mut ravel(&["anon", "--from", "/nonexistent"]));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("cannot read /nonexistent"), "{stderr}");
+    for args in [
+        &["anon", "0"][..],
+        &["anon", "x"],
+        &["anon"],
+        &["anon", "1", "--from", "f"],
+    ] {
+        assert_eq!(output(&mut ravel(args)).0, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn versions() {
+    for args in [&["version"][..], &["--version"], &["-V"]] {
+        let (code, stdout, _) = output(&mut ravel(args));
+        assert_eq!(code, Some(0));
+        assert!(stdout.starts_with("ravel 0."), "{stdout}");
+        assert!(stdout.contains("\nmodule unknown: "), "{stdout}");
+    }
+}
+
+#[test]
+fn who_stops_reading_is_left_alone() {
+    let mut child = ravel(&["anon", "--all", "--from", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Closed before the program has anything to write.
+    drop(child.stdout.take());
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(crowd().as_bytes())
+        .unwrap();
+    let mut stderr = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn completions_for_a_shell() {
+    let (code, stdout, _) = output(&mut ravel(&["completions", "bash"]));
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("complete -F _ravel"), "{stdout}");
+}
