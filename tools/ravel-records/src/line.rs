@@ -153,7 +153,7 @@ fn unquote(text: &[u8]) -> Result<(Vec<u8>, Option<&[u8]>), &'static str> {
                 let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
                     return Err("has an escape that is not \\xNN");
                 };
-                string.push(high << 4 | low);
+                string.push((high << 4) | low);
                 rest = after;
             }
             [b'\\', byte @ (b'"' | b'\\'), after @ ..] => {

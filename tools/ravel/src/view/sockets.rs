@@ -173,10 +173,11 @@ fn sentences(socket: &Socket) -> String {
         false => anstyle::Style::new(),
     };
     let fd = socket.fd;
-    remarks(socket)
-        .iter()
-        .map(|remark| format!("{STRONG}fd {fd}{STRONG:#}: {style}{remark}{style:#}.\n"))
-        .collect()
+    let mut text = String::new();
+    for remark in remarks(socket) {
+        let _ = writeln!(text, "{STRONG}fd {fd}{STRONG:#}: {style}{remark}{style:#}.");
+    }
+    text
 }
 
 /// Descriptors that are the same socket, each group as `5, 6`.

@@ -52,11 +52,13 @@ pub fn table(screen: &Screen, columns: &[(&str, Column)]) -> Table {
 
 /// The table's lines, each behind `indent` spaces.
 pub fn lines(table: &Table, indent: usize) -> String {
-    let indent = " ".repeat(indent);
-    table
-        .lines()
-        .map(|line| format!("{indent}{}\n", line.trim_end()))
-        .collect()
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(&" ".repeat(indent));
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 /// A cell that says little.
