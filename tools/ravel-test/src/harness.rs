@@ -370,7 +370,11 @@ fn describe(pids: &[Pid]) -> String {
             let stat = read("stat");
             let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| &rest[..1]);
             let name = task.file_name();
-            text += &format!("{} {} {state}\n", name.display(), read("comm").trim());
+            text += &format!(
+                "{} {} {state}\n",
+                name.to_string_lossy(),
+                read("comm").trim()
+            );
             for line in read("stack").lines() {
                 text += &format!("    {line}\n");
             }

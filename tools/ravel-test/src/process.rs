@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
@@ -84,6 +85,22 @@ pub fn die_with(parent: Pid) {
     {
         sys::exit_now(3);
     }
+}
+
+/// Waits until a process' main thread, or a thread, is in that state.
+pub fn wait_state(pid: Pid, state: char) -> Result<()> {
+    for _ in 0..10_000 {
+        let stat = fs::read(format!("/proc/{pid}/stat"))?;
+        let stat = String::from_utf8_lossy(&stat);
+        if stat
+            .rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with(state))
+        {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    bail!("pid {pid} does not come to state {state}")
 }
 
 /// A forked child that runs a closure, and that we speak to by a link.
@@ -170,6 +187,39 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
             let _ = self.kill();
+        }
+    }
+}
+
+/// Many processes that only exist. They share our memory, so making them costs little.
+pub struct Sleepers {
+    /// Their pids, in the order of their making.
+    pub pids: Vec<Pid>,
+    _wait_on: (File, File),
+}
+
+impl Sleepers {
+    /// Makes them.
+    pub fn new(count: usize) -> Result<Self> {
+        let wait_on = sys::pipe(false)?;
+        let (_said, tell) = sys::pipe(false)?;
+        let mut pids = Vec::new();
+        for _ in 0..count {
+            pids.push(sys::clone_vm(0, wait_on.0.as_raw_fd(), tell.as_raw_fd())?);
+        }
+        Ok(Self {
+            pids,
+            _wait_on: wait_on,
+        })
+    }
+}
+
+impl Drop for Sleepers {
+    fn drop(&mut self) {
+        for pid in &self.pids {
+            if sys::kill(*pid, libc::SIGKILL).is_ok() {
+                let _ = sys::wait(*pid);
+            }
         }
     }
 }
@@ -422,6 +472,11 @@ impl Puppet {
     /// with anyone then.
     pub fn exec(&mut self) -> Result<()> {
         self.call("exec").map(drop)
+    }
+
+    /// Waits until it sleeps, waiting for orders, so that nothing of it changes any more.
+    pub fn settle(&self) -> Result<()> {
+        wait_state(self.pid, 'S')
     }
 
     /// Sets its name.

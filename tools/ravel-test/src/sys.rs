@@ -112,7 +112,7 @@ extern "C" fn shared_child(arg: *mut c_void) -> c_int {
 /// only then.
 pub fn clone_vm(flags: c_int, wait_on: RawFd, tell: RawFd) -> io::Result<Pid> {
     let arg = Box::leak(Box::new(SharedChild { wait_on, tell }));
-    let stack = Box::leak(vec![0u8; 64 * 1024].into_boxed_slice());
+    let stack = Box::leak(vec![0u8; 8 * 1024].into_boxed_slice());
     // SAFETY: The stack and the argument are leaked, so they outlive the child.
     cvt(unsafe {
         let top = stack.as_mut_ptr().add(stack.len()).cast();

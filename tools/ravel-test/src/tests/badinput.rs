@@ -12,7 +12,7 @@ use crate::module::{
     self, Answer, BUFFER, DIR, REPORTS, attach, detach, open_query, query, read_file, state,
     write_errno, write_file,
 };
-use crate::process::Child;
+use crate::process::{Child, Sleepers};
 use crate::report::{anon, parse_anon};
 use crate::sys::{self, PAGE, Pid};
 use crate::{check, check_eq, tests};
@@ -538,13 +538,10 @@ fn attach_twice_is_eexist_and_detach_twice_enoent() -> Result<()> {
 }
 
 fn attach_limit_is_256() -> Result<()> {
-    sys::allow_descriptors(4096)?;
-    let mut children = Vec::new();
-    for _ in 0..257 {
-        children.push(Child::idle()?);
-    }
-    for child in &children[..256] {
-        attach(child.pid)?;
+    let children = Sleepers::new(257)?;
+    let pids = &children.pids;
+    for pid in &pids[..256] {
+        attach(*pid)?;
     }
     let list = Attached::parse(&read_file("attached")?.whole()?)?;
     check_eq!(
@@ -553,7 +550,7 @@ fn attach_limit_is_256() -> Result<()> {
         "attached, limit"
     );
     let before = state()?;
-    let last = children[256].pid;
+    let last = pids[256];
     check_eq!(
         write_file("attach", last.to_string().as_bytes())?,
         libc::ENOSPC,
@@ -564,7 +561,7 @@ fn attach_limit_is_256() -> Result<()> {
         libc::EINVAL,
         "no pid, when all is full"
     );
-    let first = children[0].pid;
+    let first = pids[0];
     check_eq!(
         write_file("attach", first.to_string().as_bytes())?,
         libc::EEXIST,
@@ -579,7 +576,7 @@ fn attach_limit_is_256() -> Result<()> {
         last,
         "pid in the last one's report"
     );
-    let mut want: Vec<Pid> = children[1..].iter().map(|c| c.pid).collect();
+    let mut want = pids[1..].to_vec();
     want.sort_unstable();
     check_eq!(module::folders()?, want, "folders");
     module::detach_all()

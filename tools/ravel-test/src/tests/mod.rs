@@ -5,8 +5,11 @@ use crate::harness::Test;
 
 mod anon;
 mod badinput;
+mod churn;
+mod concurrency;
 mod family;
 mod identity;
+mod lifecycle;
 mod reading;
 
 /// Every subject's tests.
@@ -16,4 +19,7 @@ pub const ALL: &[&[Test]] = &[
     identity::TESTS,
     badinput::TESTS,
     reading::TESTS,
+    concurrency::TESTS,
+    lifecycle::TESTS,
+    churn::TESTS,
 ];
