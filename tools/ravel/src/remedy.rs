@@ -74,7 +74,11 @@ pub fn explain(error: &Error, machine: &Machine) -> Remedy {
 /// The module answered, with an error.
 fn refused(error: &ReportError) -> Remedy {
     let message = plain(&error.message);
-    let sentence = format!("{message} ({})", error.errno);
+    let whose = match error.pid {
+        0 => String::new(),
+        pid => format!("pid {pid}: "),
+    };
+    let sentence = format!("{whose}{message} ({})", error.errno);
     match error.errno.as_str() {
         "ESRCH" => Remedy::new(sentence, "ps -e, for the processes there are now"),
         "EINVAL" => Remedy::new(
@@ -191,11 +195,11 @@ mod tests {
             report: "anon_vma".into(),
             pid: 7,
             errno: "ESRCH".into(),
-            message: Text::from("process 7 has exited\x1b"),
+            message: Text::from("it has exited\x1b"),
         };
         assert_eq!(
             refused(&error).sentence,
-            "process 7 has exited\\u{1b} (ESRCH)"
+            "pid 7: it has exited\\u{1b} (ESRCH)"
         );
     }
 }

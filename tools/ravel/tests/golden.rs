@@ -174,11 +174,11 @@ fn a_name_cannot_move_the_cursor() {
 fn errors_say_what_to_do() {
     let cut = crowd().replace("summary", "later");
     let newer = crowd().replace("format=1", "format=9");
-    let gone = "error report=anon_vma pid=9 errno=ESRCH message=\"process 9 has exited\"\n";
+    let gone = "error report=anon_vma pid=9 errno=ESRCH message=\"it has exited\"\n";
     for (text, expected) in [
         (cut.as_str(), "has no summary"),
         (newer.as_str(), "the module is newer than this program"),
-        (gone, "process 9 has exited (ESRCH)"),
+        (gone, "pid 9: it has exited (ESRCH)"),
         ("rubbish\n", "disagree on the report: line 1"),
     ] {
         let (code, stdout, stderr) = piped(&["anon"], text);
