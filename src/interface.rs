@@ -7,6 +7,7 @@
 use crate::{
     object::{
         debugfs::{Dir, File, FileOps},
+        hold::Lock,
         layout::kernel_release,
         process::{Comm, Process, PID_MAX},
     },
@@ -29,7 +30,7 @@ const MAX_REQUEST: usize = 63;
 
 /// The module's files; dropping this removes them.
 pub(crate) struct Interface {
-    _files: [File<Entry>; 5],
+    _files: [File<Entry>; 6],
 }
 
 impl Interface {
@@ -45,6 +46,7 @@ impl Interface {
                 file(c"detach", Entry::Detach(attached.clone()))?,
                 file(c"attached", Entry::List(attached))?,
                 file(c"query", Entry::Query)?,
+                file(c"locks", Entry::Locks)?,
             ],
         })
     }
@@ -57,6 +59,7 @@ enum Entry {
     Detach(Arc<Attached>),
     List(Arc<Attached>),
     Query,
+    Locks,
     Report(Kind, Arc<Process>),
 }
 
@@ -68,6 +71,8 @@ enum Open {
     Attach(Arc<Attached>),
     /// What is written names a process to detach.
     Detach(Arc<Attached>),
+    /// It is read, and what is written makes the counts begin anew.
+    Locks(Stream),
     /// What is written asks for what is then read.
     Query(Option<Stream>),
 }
@@ -82,6 +87,7 @@ impl FileOps for Entry {
             Self::Detach(attached) => Open::Detach(attached.clone()),
             Self::List(attached) => Open::Read(Stream::text(attached.list()?)),
             Self::Query => Open::Query(None),
+            Self::Locks => Open::Locks(Stream::text(locks()?)),
             Self::Report(kind, process) => {
                 Open::Read(Stream::report(Report::new(*kind, process.clone())))
             }
@@ -90,7 +96,7 @@ impl FileOps for Entry {
 
     fn read(open: &mut Open, to: &mut UserSliceWriter) -> Result<usize> {
         match open {
-            Open::Read(stream) | Open::Query(Some(stream)) => stream.read(to),
+            Open::Read(stream) | Open::Locks(stream) | Open::Query(Some(stream)) => stream.read(to),
             Open::Query(none) => none
                 .insert(Stream::fault(b"query", 0, NO_REQUEST)?)
                 .read(to),
@@ -103,6 +109,7 @@ impl FileOps for Entry {
         let request = Request::read(&mut buf, from);
         match open {
             Open::Read(_) => Err(EINVAL),
+            Open::Locks(_) => request?.reset(),
             Open::Attach(attached) => attached.attach(Process::find(request?.pid()?)?),
             Open::Detach(attached) => attached.detach(request?.pid()?),
             Open::Query(stream) => {
@@ -153,6 +160,29 @@ fn version() -> Result<Text> {
     Ok(text)
 }
 
+fn locks() -> Result<Text> {
+    let mut text = Text::default();
+    for lock in Lock::ALL {
+        let name: &[u8] = match lock {
+            Lock::Mmap => b"mmap_lock",
+            Lock::AnonVma => b"anon_vma",
+            Lock::Socket => b"socket",
+            Lock::Queue => b"queue",
+            Lock::Unix => b"unix",
+        };
+        text.record("lock")
+            .word("name", name)
+            .signed("longest_ns", lock.longest())
+            .end()?;
+    }
+    text.record("summary")
+        .word("report", b"locks")
+        .number("locks", Lock::ALL.len() as u64)
+        .number("cut", 0)
+        .end()?;
+    Ok(text)
+}
+
 /// What was written, in words.
 struct Request<'a>(&'a [u8]);
 
@@ -170,6 +200,17 @@ impl<'a> Request<'a> {
             return Err(EINVAL);
         }
         Ok(Self(text))
+    }
+
+    /// The word `reset`: all locks' longest holds are forgotten.
+    fn reset(self) -> Result {
+        if self.0 != b"reset" {
+            return Err(EINVAL);
+        }
+        for lock in Lock::ALL {
+            lock.forget();
+        }
+        Ok(())
     }
 
     /// A pid and nothing else.

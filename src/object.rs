@@ -17,6 +17,7 @@
 
 pub(crate) mod anon_vma;
 pub(crate) mod debugfs;
+pub(crate) mod hold;
 pub(crate) mod id;
 pub(crate) mod layout;
 pub(crate) mod mm;

@@ -8,9 +8,10 @@
 //! C header: [`include/linux/rmap.h`](srctree/include/linux/rmap.h)
 
 use super::{
+    hold::{Hold, Lock},
     id::Id,
     mm::{AddressSpace, MemberVma},
-    process::{Owner, Viewpoint},
+    process::{self, Owner, Viewpoint},
 };
 use crate::bindings;
 use core::{
@@ -32,6 +33,7 @@ pub(crate) struct RootGuard<'v> {
     vma: &'v VmaRef,
     own: NonNull<bindings::anon_vma>,
     root: NonNull<bindings::anon_vma>,
+    _hold: Hold,
     _nts: NotThreadSafe,
 }
 
@@ -53,16 +55,22 @@ impl<'v> RootGuard<'v> {
             vma,
             own,
             root,
+            _hold: Lock::AnonVma.begin(),
             _nts: NotThreadSafe,
         }))
     }
 
-    /// The id of the VMA's own anon_vma, where its new pages go.
-    pub(crate) fn own(&self) -> Id {
-        Id::of(self.own.as_ptr())
+    /// The VMA's own anon_vma, where its new pages go.
+    pub(crate) fn own(&self) -> AnonVma<'_> {
+        // INVARIANT: It is in the chain of a VMA that is linked.
+        AnonVma {
+            ptr: self.own,
+            _guard: PhantomData,
+        }
     }
 
-    /// The anon_vmas in the VMA's chain: its own, and its ancestors'.
+    /// The anon_vmas in the VMA's chain: its own, and its ancestors'. Their order means nothing: each
+    /// fork turns it around.
     pub(crate) fn anon_vmas(&self) -> Chain<'_> {
         // SAFETY: The VMA is valid, by the `VmaRef`.
         let head = unsafe { &raw const (*self.vma.as_ptr()).anon_vma_chain };
@@ -83,6 +91,16 @@ impl Drop for RootGuard<'_> {
         unsafe { bindings::up_read(&raw mut (*self.root.as_ptr()).rwsem) };
     }
 }
+
+/// Whether a VMA has an anon_vma, and so a chain. It may come to one at any time.
+pub(crate) fn is_chained(vma: &VmaRef) -> bool {
+    // SAFETY: A `VmaRef` is valid.
+    !unsafe { bindings::ravel_vma_anon_vma(vma.as_ptr()) }.is_null()
+}
+
+/// Which anon_vma it was, to know it again after its lock was dropped. Tells nothing else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Token(usize);
 
 /// A walk over the anon_vmas in a VMA's chain.
 ///
@@ -149,6 +167,11 @@ impl<'g> AnonVma<'g> {
         Id::of(self.ptr.as_ptr())
     }
 
+    /// To know it again.
+    pub(crate) fn token(&self) -> Token {
+        Token(self.ptr.addr().get())
+    }
+
     /// What it says of itself.
     pub(crate) fn info(&self) -> AnonVmaInfo {
         let this = self.ptr.as_ptr();
@@ -194,13 +217,42 @@ impl<'g> AnonVma<'g> {
         }
     }
 
-    /// Whether, of the VMAs that `space` has and that are in its tree, `vma` is the first.
+    /// The VMAs in its tree whose key is `key` or greater, by the key.
+    pub(crate) fn members_from(&self, key: usize) -> Members<'g> {
+        // SAFETY: As in `members`.
+        let mut at = unsafe { (*self.ptr.as_ptr()).rb_root.rb_root.rb_node }.cast_const();
+        let mut first = ptr::null();
+        while !at.is_null() {
+            // SAFETY: `at` is in the tree. Among equal keys, the one inserted first is leftmost
+            // (INTERVAL_TREE_DEFINE() goes right on equal).
+            unsafe {
+                let avc = container_of!(at, bindings::anon_vma_chain, rb);
+                if MemberVma::key((*avc).vma) >= key {
+                    first = at;
+                    at = (*at).rb_left;
+                } else {
+                    at = (*at).rb_right;
+                }
+            }
+        }
+        // INVARIANT: The tree does not change while the lock is held.
+        Members {
+            next: first,
+            _guard: PhantomData,
+        }
+    }
+
+    /// Whether, of the VMAs that `space` has and that are in its tree, `vma` is the first; and how many
+    /// VMAs it took to find out.
     ///
     /// `space` is `vma`'s, and its mmap_lock is held, as the `VmaRef` says.
-    pub(crate) fn is_first(&self, vma: &VmaRef, space: &AddressSpace) -> bool {
-        self.members()
-            .find(|member| member.is_in(space) && member.is_attached())
-            .is_some_and(|member| member.is(vma))
+    pub(crate) fn is_first(&self, vma: &VmaRef, space: &AddressSpace) -> (bool, usize) {
+        for (visits, member) in self.members().enumerate() {
+            if member.is_in(space) && member.is_attached() {
+                return (member.is(vma), visits + 1);
+            }
+        }
+        (false, 0)
     }
 }
 
@@ -222,13 +274,14 @@ impl<'g> Iterator for Members<'g> {
             return None;
         }
         // SAFETY: By the invariant.
-        let vma = unsafe {
+        let (avc, vma) = unsafe {
             let avc = container_of!(self.next, bindings::anon_vma_chain, rb);
             self.next = bindings::rb_next(self.next);
-            (*avc).vma
+            (avc, (*avc).vma)
         };
         // INVARIANT: The VMA is linked in the tree.
         Some(Member {
+            avc,
             vma,
             _guard: PhantomData,
         })
@@ -241,6 +294,7 @@ impl<'g> Iterator for Members<'g> {
 ///
 /// It stays linked for `'g`. So its address space is not freed either: exit_mmap() unlinks first.
 pub(crate) struct Member<'g> {
+    avc: *const bindings::anon_vma_chain,
     vma: *const bindings::vm_area_struct,
     _guard: PhantomData<&'g RootGuard<'g>>,
 }
@@ -265,6 +319,22 @@ impl Member<'_> {
         space.is(self.mm())
     }
 
+    /// To know it again. The address of its link alone would not do: it is soon used again, by the next
+    /// fork. None if nobody can be told to own it.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        // SAFETY: The address space is not freed, by the type's invariant.
+        let born = unsafe { process::owner_born(self.mm()) }?;
+        Some(Mark {
+            link: self.avc.addr(),
+            born,
+        })
+    }
+
+    /// Whether it is the one that was marked.
+    pub(crate) fn is_marked(&self, mark: &Mark) -> bool {
+        self.avc.addr() == mark.link && self.mark() == Some(*mark)
+    }
+
     /// Its bounds and its key.
     pub(crate) fn vma(&self) -> MemberVma {
         // SAFETY: By the type's invariant.
@@ -277,4 +347,12 @@ impl Member<'_> {
         // SAFETY: The address space is not freed, by the type's invariant.
         unsafe { view.owner(mm, space.is(mm)) }
     }
+}
+
+/// Which member it was, after the lock was dropped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    link: usize,
+    /// When its owner was born.
+    born: u64,
 }

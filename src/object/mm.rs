@@ -5,7 +5,11 @@
 //! C headers: [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h),
 //! [`include/linux/mmap_lock.h`](srctree/include/linux/mmap_lock.h)
 
-use super::{id::Id, process};
+use super::{
+    hold::{Hold, Lock},
+    id::Id,
+    process,
+};
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
@@ -60,6 +64,7 @@ impl AddressSpace {
 /// The lock is held by this thread.
 pub(crate) struct MmapGuard<'a> {
     mm: &'a MmWithUser,
+    _hold: Hold,
     _nts: NotThreadSafe,
 }
 
@@ -71,6 +76,7 @@ impl<'a> MmapGuard<'a> {
         // INVARIANT: The lock was just taken.
         Ok(Self {
             mm,
+            _hold: Lock::Mmap.begin(),
             _nts: NotThreadSafe,
         })
     }
@@ -185,6 +191,16 @@ pub(crate) struct MemberVma {
 }
 
 impl MemberVma {
+    /// Its key alone.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::of`].
+    pub(super) unsafe fn key(vma: *const bindings::vm_area_struct) -> usize {
+        // SAFETY: By the caller.
+        unsafe { bindings::ravel_vma_anon_pgoff(vma) }
+    }
+
     /// # Safety
     ///
     /// `vma` is linked in an anon_vma's tree, and that tree's root is locked.

@@ -72,7 +72,7 @@ unsafe impl Sync for Process {}
 impl Process {
     /// Finds a process by the number of any of its threads, in the caller's pid namespace.
     ///
-    /// `ESRCH` if there is none.
+    /// `ESRCH` if there is none, or only what is left of one that has exited.
     pub(crate) fn find(nr: i32) -> Result<Self> {
         // SAFETY: find_get_pid() takes a number only, and looks it up under RCU.
         let pid = NonNull::new(unsafe { bindings::find_get_pid(nr) }).ok_or(ESRCH)?;
@@ -84,7 +84,12 @@ impl Process {
         // SAFETY: `tgid` is valid: a reference is owned. The initial namespace is never freed.
         let nr = unsafe { bindings::pid_nr_ns(tgid.as_ptr(), &raw mut bindings::init_pid_ns) };
         // INVARIANT: ravel_get_tgid_pid() took the reference.
-        Ok(Self { tgid, nr })
+        let process = Self { tgid, nr };
+        if process.is_live() {
+            Ok(process)
+        } else {
+            Err(ESRCH)
+        }
     }
 
     /// Its number in the initial pid namespace.
@@ -310,6 +315,21 @@ fn descends(
         task = parent;
     }
     None
+}
+
+/// When the owner of `mm` was born, in nanoseconds since boot; none if it has none, or none yet.
+///
+/// # Safety
+///
+/// `mm` is not freed meanwhile.
+pub(super) unsafe fn owner_born(mm: *mut bindings::mm_struct) -> Option<u64> {
+    let _rcu = rcu::read_lock();
+    // SAFETY: The caller keeps `mm`; RCU, which is held, keeps its owner.
+    unsafe {
+        let owner = bindings::ravel_mm_owner(mm);
+        (!owner.is_null() && !bindings::ravel_is_being_forked(owner))
+            .then(|| (*owner).start_boottime)
+    }
 }
 
 /// The id of an address space.

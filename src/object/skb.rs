@@ -4,7 +4,10 @@
 //!
 //! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
 
-use super::id::Id;
+use super::{
+    hold::{Hold, Lock},
+    id::Id,
+};
 use crate::bindings;
 use core::{
     marker::PhantomData,
@@ -168,8 +171,9 @@ pub(crate) struct QueueTotals {
 /// `queue.lock` is held by this thread, with bottom halves off. The holder must not sleep.
 pub(crate) struct QueueGuard<'f> {
     head: NonNull<bindings::sk_buff_head>,
-    _nts: NotThreadSafe,
+    _hold: Hold,
     _socket: PhantomData<&'f ()>,
+    _nts: NotThreadSafe,
 }
 
 impl QueueGuard<'_> {
@@ -182,8 +186,9 @@ impl QueueGuard<'_> {
         // INVARIANT: Taken.
         Self {
             head,
-            _nts: NotThreadSafe,
+            _hold: Lock::Queue.begin(),
             _socket: PhantomData,
+            _nts: NotThreadSafe,
         }
     }
 

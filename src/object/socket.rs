@@ -9,6 +9,7 @@
 //! [`include/net/af_unix.h`](srctree/include/net/af_unix.h)
 
 use super::{
+    hold::{Hold, Lock},
     id::Id,
     process::{interrupted, Gone, Process},
     skb::{Queue, QueueGuard, QueueName},
@@ -131,6 +132,7 @@ impl<'f> Socket<'f> {
                 // INVARIANT: Taken.
                 return Ok(SockGuard {
                     socket: *self,
+                    _hold: Lock::Socket.begin(),
                     _nts: NotThreadSafe,
                 });
             }
@@ -171,6 +173,7 @@ impl<'f> Socket<'f> {
         // INVARIANT: Taken.
         Some(UnixGuard {
             socket: *self,
+            _hold: Lock::Unix.begin(),
             _nts: NotThreadSafe,
         })
     }
@@ -185,6 +188,7 @@ impl<'f> Socket<'f> {
 /// `sk_lock.slock` is held by this thread with bottom halves off, and `sk_lock.owned` is 0.
 pub(crate) struct SockGuard<'f> {
     socket: Socket<'f>,
+    _hold: Hold,
     _nts: NotThreadSafe,
 }
 
@@ -228,6 +232,7 @@ impl Drop for SockGuard<'_> {
 /// The lock is held by this thread. The holder must not sleep.
 pub(crate) struct UnixGuard<'f> {
     socket: Socket<'f>,
+    _hold: Hold,
     _nts: NotThreadSafe,
 }
 

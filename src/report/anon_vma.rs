@@ -6,24 +6,30 @@
 
 use super::{text::Text, Fault, Step};
 use crate::object::{
-    anon_vma::{AnonVma, AnonVmaInfo, RootGuard},
+    anon_vma::{is_chained, AnonVma, AnonVmaInfo, Mark, Member, RootGuard, Token},
     id::Id,
     mm::{AddressSpace, MemberVma, MmapGuard, Name, VmaExt, PATH_MAX},
     process::{Owner, OwnerState, Process, Relation, Viewpoint},
 };
 use kernel::{mm::virt::VmaRef, prelude::*};
 
-/// How many items are collected in one hold of `mmap_lock`, unless one VMA alone has more.
+/// How many items are collected in one hold of the locks.
 const CHUNK_ITEMS: usize = 2048;
+
+/// How many bytes of names are collected in one hold of `mmap_lock`, the last name's end excepted.
+const CHUNK_NAMES: usize = 65536;
 
 /// How many VMAs are passed in one hold of `mmap_lock`.
 const CHUNK_VMAS: usize = 1024;
 
-/// How many members of one anon_vma are told.
-const MAX_MEMBERS: usize = 65536;
+/// How many members are visited in one hold of a root's lock, to find out where each anon_vma is told,
+/// before the next chunk begins. One anon_vma alone may have more: then a hold is as long as the kernel's
+/// own, when it looks for a page's mappings there.
+const CHUNK_VISITS: usize = 65536;
 
-/// How many items are told of one VMA, members of all its anon_vmas taken together.
-const MAX_ITEMS: usize = 4 * MAX_MEMBERS;
+/// How many of the members last told are remembered, where there are more with the same key than a chunk
+/// holds: the walk goes on after the last of them that is still there.
+const MARKS: usize = 32;
 
 /// What was collected, in the order it is told.
 enum Item {
@@ -48,7 +54,6 @@ enum Item {
         id: Id,
         info: AnonVmaInfo,
         members: usize,
-        shown: usize,
     },
     Member {
         anon_vma: Id,
@@ -57,29 +62,43 @@ enum Item {
     },
 }
 
-/// Items in room that was made before the locks were taken.
-struct Items {
-    items: KVVec<Item>,
-    /// How many there would be, had all of the VMA at hand found room.
-    wanted: usize,
-}
+/// Items, in room that was made before any lock was taken.
+struct Items(KVVec<Item>);
 
 impl Items {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn room(&self) -> usize {
+        CHUNK_ITEMS - self.0.len()
+    }
+
+    /// The caller has seen that there is room.
     fn push(&mut self, item: Item) {
-        self.wanted += 1;
-        // Past the room it is only counted: the VMA is then collected again, with more room.
-        let _ = self.items.push_within_capacity(item);
+        let _ = self.0.push_within_capacity(item);
     }
+}
 
-    fn overflowed(&self) -> bool {
-        self.wanted > self.items.len()
-    }
+/// A place among an anon_vma's members, which are ordered by key, and by age where keys are equal.
+#[derive(Default)]
+struct Place {
+    /// All members with lesser keys were told.
+    key: usize,
+    /// The last members told that have this key: from older to newer.
+    last: [Option<Mark>; MARKS],
+}
 
-    /// Forgets all after the first `len`.
-    fn truncate(&mut self, len: usize) {
-        self.items.truncate(len);
-        self.wanted = len;
-    }
+/// A place in a VMA's chain.
+#[derive(Default)]
+struct Inside {
+    /// The VMA's start; none: no VMA is at hand.
+    vma: Option<usize>,
+    /// The anon_vmas in its chain, of which the first `index` were told.
+    chain: KVVec<Token>,
+    index: usize,
+    /// None: the anon_vma at `index` is not begun.
+    place: Option<Place>,
 }
 
 #[derive(Default)]
@@ -89,14 +108,15 @@ struct Totals {
     avcs: u64,
     anon_vmas: u64,
     members: u64,
-    cut: u64,
+    moved: u64,
 }
 
 /// The report under way.
 pub(crate) struct Walk {
     space: AddressSpace,
-    /// The address at which it goes on.
+    /// The address at which it goes on, when it is not inside a VMA's chain.
     next: usize,
+    inside: Inside,
     items: Items,
     names: KVVec<u8>,
     path: KBox<[u8; PATH_MAX]>,
@@ -109,30 +129,22 @@ impl Walk {
         Ok(Self {
             space: process.address_space()?,
             next: 0,
-            items: Items {
-                items: KVVec::with_capacity(CHUNK_ITEMS, GFP_KERNEL)?,
-                wanted: 0,
-            },
+            inside: Inside::default(),
+            items: Items(KVVec::with_capacity(CHUNK_ITEMS, GFP_KERNEL)?),
             names: KVVec::new(),
             path: KBox::new([0; PATH_MAX], GFP_KERNEL)?,
             totals: Totals::default(),
         })
     }
 
-    /// Collects as many VMAs as a chunk holds, then tells them.
+    /// Collects as much as a chunk holds, then tells it.
     pub(crate) fn chunk(&mut self, process: &Process, text: &mut Text) -> Result<Step, Fault> {
-        let step = loop {
-            let view = process.viewpoint().ok_or(Fault::EXITED)?;
-            if let Some(step) = self.collect(&view)? {
-                break step;
-            }
-            // The VMA at hand alone has more than there is room for.
-            let room = self.items.wanted;
-            self.items.truncate(0);
-            self.items.items.reserve(room, GFP_KERNEL)?;
-        };
-        text.reserve(self.items.items.len() * 128)?;
-        for item in self.items.items.iter() {
+        let view = process.viewpoint().ok_or(Fault::EXITED)?;
+        self.items.0.clear();
+        self.names.clear();
+        let step = self.collect(&view)?;
+        for item in self.items.0.iter() {
+            self.totals.count(item);
             item.tell(&self.names, text)?;
         }
         if step == Step::Done {
@@ -144,127 +156,271 @@ impl Walk {
                 .number("avcs", totals.avcs)
                 .number("anon_vmas", totals.anon_vmas)
                 .number("members", totals.members)
-                .number("cut", totals.cut)
+                .number("moved", totals.moved)
+                .number("cut", 0)
                 .end()?;
         }
         Ok(step)
     }
 
-    /// None: not even one VMA found room.
-    fn collect(&mut self, view: &Viewpoint) -> Result<Option<Step>, Fault> {
-        self.items.truncate(0);
-        self.names.clear();
+    fn collect(&mut self, view: &Viewpoint) -> Result<Step, Fault> {
         let user = self.space.user().ok_or(Fault::EXITED)?;
         let lock = MmapGuard::lock(&user)?;
+        let mut chunk = Chunk {
+            space: &self.space,
+            view,
+            inside: &mut self.inside,
+            items: &mut self.items,
+            totals: &mut self.totals,
+        };
         for _ in 0..CHUNK_VMAS {
-            let Some(vma) = lock.find_vma(self.next) else {
-                return Ok(Some(Step::Done));
-            };
-            let before = self.items.items.len();
-            let chained = self.collect_vma(vma, view)?;
-            if self.items.overflowed() {
-                if before == 0 {
-                    return Ok(None);
+            let vma = match chunk.inside.vma {
+                Some(start) => lock.find_vma(start).filter(|vma| vma.start() == start),
+                None => {
+                    let Some(vma) = lock.find_vma(self.next) else {
+                        return Ok(Step::Done);
+                    };
+                    if chunk.items.room() == 0 || self.names.len() >= CHUNK_NAMES {
+                        return Ok(Step::More);
+                    }
+                    self.next = vma.end();
+                    chunk.totals.vmas += 1;
+                    if !is_chained(vma) {
+                        continue;
+                    }
+                    let name = (
+                        self.names.len(),
+                        push_name(vma, &mut self.names, &mut self.path)?,
+                    );
+                    chunk.begin(vma, name)?;
+                    Some(vma)
                 }
-                self.items.truncate(before);
-                return Ok(Some(Step::More));
+            };
+            match vma {
+                Some(vma) => {
+                    if !chunk.tell_chain(vma)? {
+                        return Ok(Step::More);
+                    }
+                }
+                // Between two chunks it was unmapped, or merged with the one before it.
+                None => chunk.totals.moved += 1,
             }
-            self.totals.count(vma, chained, &self.items.items[before..]);
-            self.next = vma.end();
+            chunk.inside.vma = None;
         }
-        Ok(Some(Step::More))
+        Ok(Step::More)
+    }
+}
+
+/// Appends the VMA's name, and returns where it ends.
+fn push_name(vma: &VmaRef, names: &mut KVVec<u8>, path: &mut [u8; PATH_MAX]) -> Result<usize> {
+    match vma.name(path) {
+        Name::None => {}
+        Name::Path(name) | Name::Special(name) => names.extend_from_slice(name, GFP_KERNEL)?,
+        Name::TooLong => names.extend_from_slice(b"[path too long]", GFP_KERNEL)?,
+        Name::Anon(name) => {
+            names.extend_from_slice(b"[anon:", GFP_KERNEL)?;
+            names.extend_from_slice(name, GFP_KERNEL)?;
+            names.extend_from_slice(b"]", GFP_KERNEL)?;
+        }
+    }
+    Ok(names.len())
+}
+
+/// What is at hand while the locks are held.
+struct Chunk<'a> {
+    space: &'a AddressSpace,
+    view: &'a Viewpoint,
+    inside: &'a mut Inside,
+    items: &'a mut Items,
+    totals: &'a mut Totals,
+}
+
+impl Chunk<'_> {
+    /// Begins a VMA. There is room for an item.
+    fn begin(&mut self, vma: &VmaRef, name: (usize, usize)) -> Result<(), Fault> {
+        let inside = &mut *self.inside;
+        inside.chain.clear();
+        inside.index = 0;
+        inside.place = None;
+        inside.vma = Some(vma.start());
+        // Memory is allocated while the root's lock is not held. The chain stays as it is meanwhile:
+        // mmap_lock is held.
+        while let Some(root) = RootGuard::lock(vma)? {
+            let len = root.anon_vmas().count();
+            if len > inside.chain.capacity() {
+                drop(root);
+                inside.chain.reserve(len, GFP_KERNEL)?;
+                continue;
+            }
+            for anon_vma in root.anon_vmas() {
+                let _ = inside.chain.push_within_capacity(anon_vma.token());
+            }
+            self.items.push(Item::Vma {
+                start: vma.start(),
+                end: vma.end(),
+                perms: vma.perms(),
+                pgoff: vma.pgoff(),
+                anon_pgoff: vma.anon_pgoff(),
+                own: root.own().id(),
+                chain: len,
+                name,
+            });
+            break;
+        }
+        Ok(())
     }
 
-    /// False if the VMA has no chain.
-    fn collect_vma(&mut self, vma: &VmaRef, view: &Viewpoint) -> Result<bool, Fault> {
-        // Memory is allocated before the root's lock is taken.
-        let from = self.names.len();
-        let Some(root) = ({
-            match vma.name(&mut self.path) {
-                Name::None => {}
-                Name::Path(name) | Name::Special(name) => {
-                    self.names.extend_from_slice(name, GFP_KERNEL)?;
-                }
-                Name::TooLong => self
-                    .names
-                    .extend_from_slice(b"[path too long]", GFP_KERNEL)?,
-                Name::Anon(name) => {
-                    self.names.extend_from_slice(b"[anon:", GFP_KERNEL)?;
-                    self.names.extend_from_slice(name, GFP_KERNEL)?;
-                    self.names.extend_from_slice(b"]", GFP_KERNEL)?;
-                }
-            }
-            RootGuard::lock(vma)?
-        }) else {
-            self.names.truncate(from);
-            return Ok(false);
+    /// Tells a VMA's chain from where it was left. False: there is more, and no room.
+    fn tell_chain(&mut self, vma: &VmaRef) -> Result<bool, Fault> {
+        let Some(root) = RootGuard::lock(vma)? else {
+            self.totals.moved += 1;
+            return Ok(true);
         };
-        self.items.push(Item::Vma {
-            start: vma.start(),
-            end: vma.end(),
-            perms: vma.perms(),
-            pgoff: vma.pgoff(),
-            anon_pgoff: vma.anon_pgoff(),
-            own: root.own(),
-            chain: root.anon_vmas().count(),
-            name: (from, self.names.len()),
-        });
-        let mut budget = MAX_ITEMS;
-        for anon_vma in root.anon_vmas() {
-            let here = anon_vma.is_first(vma, &self.space);
-            self.items.push(Item::Avc {
-                vma: vma.start(),
-                anon_vma: anon_vma.id(),
-                own: anon_vma.id() == root.own(),
-                here,
-            });
-            if here {
-                let shown = self.collect_members(&anon_vma, view, budget.min(MAX_MEMBERS));
-                budget -= shown;
+        let mut visits = 0;
+        let mut anon_vmas = root.anon_vmas().skip(self.inside.index);
+        while let Some(&token) = self.inside.chain.get(self.inside.index) {
+            let anon_vma = anon_vmas
+                .next()
+                .filter(|anon_vma| anon_vma.token() == token)
+                .or_else(|| root.anon_vmas().find(|other| other.token() == token));
+            let mut place = self.inside.place.take();
+            let Some(anon_vma) = anon_vma else {
+                self.totals.moved += 1;
+                self.inside.index += 1;
+                continue;
+            };
+            if place.is_none() {
+                if self.items.room() < 3 || visits >= CHUNK_VISITS {
+                    return Ok(false);
+                }
+                let (here, visited) = anon_vma.is_first(vma, self.space);
+                visits += visited;
+                self.items.push(Item::Avc {
+                    vma: vma.start(),
+                    anon_vma: anon_vma.id(),
+                    own: token == root.own().token(),
+                    here,
+                });
+                if here {
+                    self.items.push(Item::AnonVma {
+                        id: anon_vma.id(),
+                        info: anon_vma.info(),
+                        members: anon_vma.members().count(),
+                    });
+                    place = Some(Place::default());
+                }
             }
+            if let Some(mut place) = place {
+                if !self.tell_members(&anon_vma, &mut place) {
+                    self.inside.place = Some(place);
+                    return Ok(false);
+                }
+            }
+            self.inside.index += 1;
         }
         Ok(true)
     }
 
-    /// Returns how many members are told.
-    fn collect_members(&mut self, anon_vma: &AnonVma<'_>, view: &Viewpoint, most: usize) -> usize {
-        let members = anon_vma.members().count();
-        let shown = members.min(most);
-        self.items.push(Item::AnonVma {
-            id: anon_vma.id(),
-            info: anon_vma.info(),
-            members,
-            shown,
-        });
-        for member in anon_vma.members().take(shown) {
-            if self.items.overflowed() {
-                self.items.wanted += 1;
+    /// Tells an anon_vma's members from a place on. False: there is more, and no room.
+    ///
+    /// Members with the same key are told in one hold, so that the key alone says where to go on; only
+    /// where they are more than a chunk holds must the last of them be found again.
+    fn tell_members(&mut self, anon_vma: &AnonVma<'_>, place: &mut Place) -> bool {
+        let mut among = place.last.iter().any(Option::is_some);
+        let mut told = 0;
+        if among {
+            told = place.find(anon_vma).unwrap_or_else(|| {
+                // All that was told last is gone, and with it the place. Those that are left with this
+                // key are passed over.
+                self.totals.moved += 1;
+                usize::MAX
+            });
+        }
+        let mut recent: [Option<Member<'_>>; MARKS] = [const { None }; MARKS];
+        // Where the members begin that have the key at hand.
+        let mut group = self.items.len();
+        let mut count = 0;
+        for member in anon_vma.members_from(place.key) {
+            let vma = member.vma();
+            if vma.anon_pgoff != place.key {
+                place.key = vma.anon_pgoff;
+                place.last = Default::default();
+                among = false;
+                told = 0;
+                group = self.items.len();
+                count = 0;
+            }
+            if told > 0 {
+                told -= 1;
                 continue;
+            }
+            if self.items.room() == 0 {
+                if !among && group > 0 {
+                    // The next chunk begins with all of them.
+                    self.items.0.truncate(group);
+                    place.last = Default::default();
+                } else {
+                    place.remember(&recent, count);
+                }
+                return false;
             }
             self.items.push(Item::Member {
                 anon_vma: anon_vma.id(),
-                vma: member.vma(),
-                owner: member.owner(view, &self.space),
+                vma,
+                owner: member.owner(self.view, self.space),
             });
+            recent[count % MARKS] = Some(member);
+            count += 1;
         }
-        shown
+        true
+    }
+}
+
+impl Place {
+    /// How many members with the key stand before the first that was not told; none: nobody knows.
+    fn find(&self, anon_vma: &AnonVma<'_>) -> Option<usize> {
+        let group = || {
+            anon_vma
+                .members_from(self.key)
+                .take_while(|member| member.vma().anon_pgoff == self.key)
+        };
+        // Mostly the very last is still there.
+        let newest = self.last.iter().rev().flatten().next()?;
+        let mut found = group().position(|member| member.is_marked(newest));
+        if found.is_none() {
+            for (at, member) in group().enumerate() {
+                if self
+                    .last
+                    .iter()
+                    .flatten()
+                    .any(|mark| member.is_marked(mark))
+                {
+                    found = Some(at);
+                }
+            }
+        }
+        found.map(|at| at + 1)
+    }
+
+    /// Keeps the last of `count` members, which are in a ring.
+    fn remember(&mut self, recent: &[Option<Member<'_>>; MARKS], count: usize) {
+        if count == 0 {
+            return;
+        }
+        self.last = Default::default();
+        for (to, at) in (count.saturating_sub(MARKS)..count).enumerate() {
+            self.last[to] = recent[at % MARKS].as_ref().and_then(Member::mark);
+        }
     }
 }
 
 impl Totals {
-    fn count(&mut self, _vma: &VmaRef, chained: bool, items: &[Item]) {
-        self.vmas += 1;
-        self.chained += u64::from(chained);
-        for item in items {
-            match item {
-                Item::Vma { .. } => {}
-                Item::Avc { .. } => self.avcs += 1,
-                Item::AnonVma { members, shown, .. } => {
-                    self.anon_vmas += 1;
-                    self.cut += (members - shown) as u64;
-                }
-                Item::Member { .. } => self.members += 1,
-            }
+    fn count(&mut self, item: &Item) {
+        match item {
+            Item::Vma { .. } => self.chained += 1,
+            Item::Avc { .. } => self.avcs += 1,
+            Item::AnonVma { .. } => self.anon_vmas += 1,
+            Item::Member { .. } => self.members += 1,
         }
     }
 }
@@ -304,12 +460,7 @@ impl Item {
                 .flag("own", *own)
                 .flag("here", *here)
                 .end(),
-            Self::AnonVma {
-                id,
-                info,
-                members,
-                shown,
-            } => text
+            Self::AnonVma { id, info, members } => text
                 .record("anon_vma")
                 .id("id", *id)
                 .id("root", info.root)
@@ -319,7 +470,6 @@ impl Item {
                 .number("active_vmas", info.active_vmas as u64)
                 .signed("refcount", info.refcount.into())
                 .number("members", *members as u64)
-                .number("shown", *shown as u64)
                 .end(),
             Self::Member {
                 anon_vma,

@@ -15,11 +15,6 @@ pub(crate) struct Text(KVVec<u8>);
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 impl Text {
-    /// Makes room, so that the next `bytes` need no allocation.
-    pub(crate) fn reserve(&mut self, bytes: usize) -> Result {
-        Ok(self.0.reserve(bytes, GFP_KERNEL)?)
-    }
-
     /// What was written.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0

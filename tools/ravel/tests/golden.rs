@@ -99,7 +99,7 @@ fn crowd() -> String {
          anon_vma=00000000000000aa chain=1 name=\"[heap]\"\n\
          avc vma=0x7000 anon_vma=00000000000000aa own=1 here=1\n\
          anon_vma id=00000000000000aa root=00000000000000aa parent=00000000000000aa depth=0 \
-         children=201 active_vmas=1 refcount=201 members=201 shown=201\n",
+         children=201 active_vmas=1 refcount=201 members=201\n",
     );
     for pid in 100..301 {
         let relation = match pid {
@@ -112,7 +112,7 @@ fn crowd() -> String {
              start=0x7000 end=0x8000 anon_pgoff=0x7 relation={relation}\n"
         ));
     }
-    text + "summary report=anon_vma vmas=1 chained=1 avcs=1 anon_vmas=1 members=201 cut=0\n"
+    text + "summary report=anon_vma vmas=1 chained=1 avcs=1 anon_vmas=1 members=201 moved=0 cut=0\n"
 }
 
 /// The program with a text on its standard input.

@@ -57,7 +57,7 @@ fn files_are_the_documented_ones_mode_0600_of_root() -> Result<()> {
     }
     found.retain(|path| path.is_file());
     found.sort();
-    let mut want: Vec<_> = ["attach", "attached", "detach", "query", "version"]
+    let mut want: Vec<_> = ["attach", "attached", "detach", "locks", "query", "version"]
         .iter()
         .map(|name| format!("{DIR}/{name}").into())
         .chain(

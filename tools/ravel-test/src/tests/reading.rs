@@ -403,6 +403,7 @@ const RECORDS: &[(&str, &str)] = &[
     ("error", "report:w pid:n errno:w message:s"),
     ("version", "module:s kernel:s format:n"),
     ("attached", "pid:n comm:s state:w"),
+    ("lock", "name:w longest_ns:n"),
     (
         "vma",
         "start:h end:h perms:w pgoff:h anon_pgoff:h anon_vma:i chain:n name:s",
@@ -410,7 +411,7 @@ const RECORDS: &[(&str, &str)] = &[
     ("avc", "vma:h anon_vma:i own:f here:f"),
     (
         "anon_vma",
-        "id:i root:i parent:i depth:n children:n active_vmas:n refcount:n members:n shown:n",
+        "id:i root:i parent:i depth:n children:n active_vmas:n refcount:n members:n",
     ),
     (
         "member",
@@ -434,7 +435,7 @@ const RECORDS: &[(&str, &str)] = &[
 const SUMMARIES: &[(&str, &str)] = &[
     (
         "anon_vma",
-        "report:w vmas:n chained:n avcs:n anon_vmas:n members:n cut:n",
+        "report:w vmas:n chained:n avcs:n anon_vmas:n members:n moved:n cut:n",
     ),
     ("sockets", "report:w fds:n sockets:n busy:n cut:n"),
     (
@@ -442,6 +443,7 @@ const SUMMARIES: &[(&str, &str)] = &[
         "report:w fds:n sockets:n queues:n skbs:n busy:n cut:n",
     ),
     ("attached", "report:w attached:n limit:n cut:n"),
+    ("locks", "report:w locks:n cut:n"),
 ];
 
 fn keys(list: &str) -> BTreeMap<&str, Kind> {
@@ -621,6 +623,8 @@ fn every_line_keeps_to_the_format() -> Result<()> {
     check_text(&read_file("attached")?.whole()?, "attached")?;
     detach(scene.puppet.pid)?;
     check_text(&read_file("attached")?.whole()?, "summary")?;
+    let kinds = check_text(&read_file("locks")?.whole()?, "lock")?;
+    check_eq!(kinds.get("lock"), Some(&5), "lock records");
     let version = read_file("version")?.whole()?;
     check_eq!(
         check_line(std::str::from_utf8(&version)?.trim_end())?,

@@ -283,6 +283,13 @@ fn summary(report: &AnonVmaReport) -> String {
         }
         text.push_str(".\n");
     }
+    if counts.moved > 0 {
+        let places = count(counts.moved, "place was", "places were");
+        let _ = writeln!(
+            text,
+            "{NOTE}{places} gone when the module came back after a pause: the memory map changed meanwhile.{NOTE:#}"
+        );
+    }
     text.push_str(&left_out(counts.cut));
     text
 }

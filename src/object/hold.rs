@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long locks are held: what ravel costs those that it looks at, told by ravel itself.
+
+use kernel::{
+    sync::atomic::{Atomic, Relaxed},
+    time::{Instant, Monotonic},
+};
+
+/// The locks that ravel takes and that others wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lock {
+    /// A process' `mmap_lock`, for reading.
+    Mmap,
+    /// An anon_vma root's `rwsem`, for reading.
+    AnonVma,
+    /// A socket's spinlock (`sk_lock.slock`), with bottom halves off.
+    Socket,
+    /// The lock of a queue of sk_buffs, with bottom halves off.
+    Queue,
+    /// A unix socket's state lock.
+    Unix,
+}
+
+impl Lock {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Mmap,
+        Self::AnonVma,
+        Self::Socket,
+        Self::Queue,
+        Self::Unix,
+    ];
+
+    /// The longest hold since the module was loaded, or since [`Self::forget`], in nanoseconds.
+    pub(crate) fn longest(self) -> i64 {
+        LONGEST[self as usize].load(Relaxed)
+    }
+
+    /// Begins anew.
+    pub(crate) fn forget(self) {
+        LONGEST[self as usize].store(0, Relaxed);
+    }
+
+    /// Begins a hold, which ends when the result is dropped.
+    pub(super) fn begin(self) -> Hold {
+        Hold {
+            lock: self,
+            since: Instant::now(),
+        }
+    }
+}
+
+static LONGEST: [Atomic<i64>; Lock::ALL.len()] = [const { Atomic::new(0) }; Lock::ALL.len()];
+
+/// A hold under way. A guard has it as a field: fields are dropped after the guard's `drop()` has unlocked.
+pub(crate) struct Hold {
+    lock: Lock,
+    since: Instant<Monotonic>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let held = self.since.elapsed().as_nanos();
+        let longest = &LONGEST[self.lock as usize];
+        let mut before = longest.load(Relaxed);
+        while held > before {
+            match longest.cmpxchg(before, held, Relaxed) {
+                Ok(_) => break,
+                Err(now) => before = now,
+            }
+        }
+    }
+}
