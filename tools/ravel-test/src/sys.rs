@@ -560,6 +560,46 @@ pub fn connect(fd: &impl AsRawFd, address: &Address) -> io::Result<()> {
     cvt(unsafe { libc::connect(fd.as_raw_fd(), address.as_ptr(), address.len) }).map(drop)
 }
 
+/// The port that an IPv4 socket is bound to.
+pub fn port_of(fd: &impl AsRawFd) -> io::Result<u16> {
+    // SAFETY: All-zero is a valid sockaddr_in, and there is room for one.
+    unsafe {
+        let mut addr: libc::sockaddr_in = zeroed();
+        let mut len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+        cvt(libc::getsockname(
+            fd.as_raw_fd(),
+            (&raw mut addr).cast(),
+            &raw mut len,
+        ))?;
+        Ok(u16::from_be(addr.sin_port))
+    }
+}
+
+/// Sends one byte over a unix socket, and a copy of a descriptor with it (SCM_RIGHTS).
+pub fn send_descriptor(over: &impl AsRawFd, fd: &impl AsRawFd) -> io::Result<()> {
+    let mut byte = 1u8;
+    let mut control = [0u64; 4];
+    // SAFETY: All pointers of the message lead to what lives during the call; the control buffer is
+    // aligned, and has room for one descriptor (CMSG_SPACE(4) is 24).
+    unsafe {
+        let mut part = libc::iovec {
+            iov_base: (&raw mut byte).cast(),
+            iov_len: 1,
+        };
+        let mut message: libc::msghdr = zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(4) as usize;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(4) as usize;
+        ptr::write_unaligned(libc::CMSG_DATA(header).cast(), fd.as_raw_fd());
+        cvt_long(libc::sendmsg(over.as_raw_fd(), &raw const message, 0) as libc::c_long).map(drop)
+    }
+}
+
 /// listen().
 pub fn listen(fd: &impl AsRawFd, backlog: c_int) -> io::Result<()> {
     // SAFETY: No memory is involved.

@@ -10,7 +10,11 @@ mod concurrency;
 mod family;
 mod identity;
 mod lifecycle;
+mod peers;
+mod queued;
 mod reading;
+mod shutdown;
+mod sockets;
 
 /// Every subject's tests.
 pub const ALL: &[&[Test]] = &[
@@ -19,6 +23,9 @@ pub const ALL: &[&[Test]] = &[
     identity::TESTS,
     badinput::TESTS,
     reading::TESTS,
+    sockets::TESTS,
+    shutdown::TESTS,
+    queued::TESTS,
     concurrency::TESTS,
     lifecycle::TESTS,
     churn::TESTS,
