@@ -12,7 +12,7 @@ export START KVER TESTS
 
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
-.PHONY: all run test shell metadata clippy fmt fmt-check update clean distclean help
+.PHONY: all run test shell metadata clippy unit fmt fmt-check update clean distclean help
 
 all: ## Build ravel.ko and the ravel command (the default)
 	@qemu/setup --no-vm
@@ -36,6 +36,10 @@ clippy: ## Check module and tools with clippy, warnings being errors
 	@qemu/setup --no-vm --no-build
 	qemu/module clippy
 	qemu/tools clippy
+
+unit: ## Run the tools' own tests, which need no VM
+	@qemu/setup --no-vm --no-build
+	qemu/tools test
 
 fmt: ## Format module and tools
 	@qemu/setup --no-vm --no-build
