@@ -158,7 +158,7 @@ impl Report {
                 Ok(Step::More)
             }
             Some(Body::AnonVma(walk)) => walk.chunk(&self.process, text),
-            Some(Body::Sockets(walk)) => walk.chunk(text),
+            Some(Body::Sockets(walk)) => walk.chunk(&self.process, text),
         }
     }
 

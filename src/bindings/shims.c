@@ -115,9 +115,10 @@ bool ravel_is_kthread(const struct task_struct *task)
 	return READ_ONCE(task->flags) & PF_KTHREAD;
 }
 
-bool ravel_is_dead(const struct task_struct *task)
+/* True before do_exit() gives up the task's memory and files. */
+bool ravel_is_exiting(const struct task_struct *task)
 {
-	return READ_ONCE(task->exit_state) != 0;
+	return READ_ONCE(task->flags) & PF_EXITING;
 }
 
 bool ravel_fatal_signal_pending(void)

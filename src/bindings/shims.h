@@ -63,7 +63,7 @@ struct pid *ravel_get_tgid_pid(struct pid *pid);
 struct task_struct *ravel_get_live_thread(struct pid *tgid);
 struct task_struct *ravel_get_leader(struct pid *tgid);
 bool ravel_is_kthread(const struct task_struct *task);
-bool ravel_is_dead(const struct task_struct *task);
+bool ravel_is_exiting(const struct task_struct *task);
 bool ravel_fatal_signal_pending(void);
 bool ravel_pid_alive(const struct task_struct *task);
 bool ravel_is_being_forked(struct task_struct *task);

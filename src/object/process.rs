@@ -144,8 +144,15 @@ impl Process {
 
     /// The address space that it has now.
     pub(crate) fn address_space(&self) -> Result<AddressSpace, Gone> {
-        let thread = self.user_thread()?;
-        AddressSpace::of(&thread).ok_or(Gone::Exited)
+        loop {
+            let thread = self.user_thread()?;
+            match AddressSpace::of(&thread) {
+                Some(space) => return Ok(space),
+                // It began to exit just now; others may go on.
+                None if is_exiting(&thread) => {}
+                None => return Err(Gone::Exited),
+            }
+        }
     }
 
     /// The place in the process tree from which relations are told.
@@ -335,6 +342,12 @@ pub(super) unsafe fn owner_born(mm: *mut bindings::mm_struct) -> Option<u64> {
 /// The id of an address space.
 pub(super) fn mm_id(mm: *const bindings::mm_struct) -> Id {
     Id::of(mm)
+}
+
+/// Whether a thread has begun to exit. If it has no memory or no files any more, it has.
+pub(super) fn is_exiting(task: &Task) -> bool {
+    // SAFETY: `task` is a reference.
+    unsafe { bindings::ravel_is_exiting(task.as_ptr()) }
 }
 
 /// Whether the caller was sent a signal that ends it.

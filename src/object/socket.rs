@@ -11,7 +11,7 @@
 use super::{
     hold::{Hold, Lock},
     id::Id,
-    process::{interrupted, Gone, Process},
+    process::{interrupted, is_exiting, Gone, Process},
     skb::{Queue, QueueGuard, QueueName},
 };
 use crate::bindings;
@@ -42,6 +42,12 @@ impl Files {
     /// The files that a process has now.
     pub(crate) fn of(process: &Process) -> Result<Self, Gone> {
         process.user_thread().map(Self)
+    }
+
+    /// The thread through which they were come to has begun to exit, and has perhaps given them up.
+    /// Other threads of the process may go on, and have them still.
+    pub(crate) fn are_stale(&self) -> bool {
+        is_exiting(&self.0)
     }
 
     /// The first open file whose descriptor is `fd` or above, and its descriptor.

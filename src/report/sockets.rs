@@ -50,7 +50,6 @@ struct Seen {
 
 /// The report under way.
 pub(crate) struct Walk {
-    files: Files,
     next: u32,
     /// The report is `skbs`.
     queues: Option<Queues>,
@@ -61,10 +60,10 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Begins with the files that the process has now.
+    /// Begins, if the process has files.
     pub(crate) fn new(process: &Process, queues: Option<Queues>) -> Result<Self, Fault> {
+        Files::of(process)?;
         Ok(Self {
-            files: Files::of(process)?,
             next: 0,
             queues,
             fds: 0,
@@ -75,12 +74,17 @@ impl Walk {
     }
 
     /// Tells the next few descriptors.
-    pub(crate) fn chunk(&mut self, text: &mut Text) -> Result<Step, Fault> {
+    pub(crate) fn chunk(&mut self, process: &Process, text: &mut Text) -> Result<Step, Fault> {
+        let mut files = Files::of(process)?;
         for _ in 0..CHUNK_FDS {
             if interrupted() {
                 return Err(EINTR.into());
             }
-            let Some((fd, file)) = self.files.next(self.next) else {
+            let Some((fd, file)) = files.next(self.next) else {
+                if files.are_stale() {
+                    files = Files::of(process)?;
+                    continue;
+                }
                 self.summary(text)?;
                 return Ok(Step::Done);
             };
