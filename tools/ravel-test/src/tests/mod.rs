@@ -14,6 +14,7 @@ mod peers;
 mod queued;
 mod reading;
 mod shutdown;
+mod skbs;
 mod sockets;
 
 /// Every subject's tests.
@@ -26,6 +27,7 @@ pub const ALL: &[&[Test]] = &[
     sockets::TESTS,
     shutdown::TESTS,
     queued::TESTS,
+    skbs::TESTS,
     concurrency::TESTS,
     lifecycle::TESTS,
     churn::TESTS,
