@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::klog::{self, Log};
 use crate::sys::{self, Pid};
-use crate::{module, tests};
+use crate::{module, tests, tier};
 
 /// One test.
 pub struct Test {
@@ -22,22 +22,31 @@ pub struct Test {
     pub name: &'static str,
     /// The test.
     pub run: fn() -> Result<()>,
-    /// Seconds until it is killed.
+    /// Seconds until it is killed, on the stock kernel.
     pub limit: u64,
+    /// Whether this kernel can run it at all; where not, it is not even listed.
+    pub when: fn() -> bool,
 }
 
-/// The tests of a subject: `tests!("subject": fact, other_fact [120 s], ...)`.
+/// The tests of a subject: `tests!("subject": fact, other_fact [120 s], ...)`, or, where not every
+/// kernel can run them, `tests!("subject" when condition: ...)`.
 #[macro_export]
 macro_rules! tests {
     (@limit) => { 60 };
     (@limit $limit:literal) => { $limit };
-    ($subject:literal: $($name:ident $([$limit:literal s])?),* $(,)?) => {
+    (@unwrap ()) => { || true };
+    (@unwrap ($when:path)) => { $when };
+    ($subject:literal $(when $when:path)?: $($name:ident $([$limit:literal s])?),* $(,)?) => {
+        $crate::tests!(@all $subject, ($($when)?), $($name $([$limit])?),*);
+    };
+    (@all $subject:literal, $when:tt, $($name:ident $([$limit:literal])?),*) => {
         /// The tests of this subject.
         pub const TESTS: &[$crate::harness::Test] = &[$(
             $crate::harness::Test {
                 name: concat!($subject, ".", stringify!($name)),
                 run: $name,
                 limit: $crate::tests!(@limit $($limit)?),
+                when: $crate::tests!(@unwrap $when),
             },
         )*];
     };
@@ -50,8 +59,20 @@ const LOG_TEST: &str = "kernel_log_clean";
 const RESULTS: &str = "/run/results";
 
 fn all() -> impl Iterator<Item = &'static Test> {
-    tests::ALL.iter().copied().flatten()
+    tests::ALL
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|test| (test.when)())
 }
+
+/// Tells the reader of the results something: a line that is shown also where the test passes.
+pub fn say(what: impl std::fmt::Display) {
+    println!("{SAID}{what}");
+}
+
+/// What a line of say() begins with.
+const SAID: &str = "# ";
 
 /// Prints all names.
 pub fn list() {
@@ -81,6 +102,8 @@ struct Outcome {
     time: Duration,
     /// First line of what went wrong, and the rest.
     failure: Option<(String, String)>,
+    /// What it told by say().
+    told: Vec<String>,
 }
 
 /// Runs the tests that match a pattern: whether all passed, and at least one ran.
@@ -104,7 +127,7 @@ pub fn run(patterns: &[&str]) -> Result<bool> {
     }
     let start = Instant::now();
     let failure = finish(&mut log).err();
-    let outcome = outcome_of(LOG_TEST, start, failure.map(|e| format!("{e:#}")));
+    let outcome = outcome_of(LOG_TEST, start, failure.map(|e| format!("{e:#}")), Vec::new());
     tell(&outcome);
     outcomes.push(outcome);
     write_results(&outcomes);
@@ -113,7 +136,12 @@ pub fn run(patterns: &[&str]) -> Result<bool> {
     Ok(failed == 0 && !chosen.is_empty())
 }
 
-fn outcome_of(name: &'static str, start: Instant, failure: Option<String>) -> Outcome {
+fn outcome_of(
+    name: &'static str,
+    start: Instant,
+    failure: Option<String>,
+    told: Vec<String>,
+) -> Outcome {
     let failure = failure.map(|text| {
         let text = text.trim();
         let (why, details) = text.split_once('\n').unwrap_or((text, ""));
@@ -128,13 +156,19 @@ fn outcome_of(name: &'static str, start: Instant, failure: Option<String>) -> Ou
         name,
         time: start.elapsed(),
         failure,
+        told,
     }
 }
 
 fn tell(outcome: &Outcome) {
     let seconds = outcome.time.as_secs_f64();
     match &outcome.failure {
-        None => println!("ok {} ({seconds:.2} s)", outcome.name),
+        None => {
+            println!("ok {} ({seconds:.2} s)", outcome.name);
+            for line in &outcome.told {
+                println!("    {line}");
+            }
+        }
         Some((why, details)) => {
             println!("FAILED {}: {why} ({seconds:.2} s)", outcome.name);
             for line in details.lines().take(200) {
@@ -161,6 +195,7 @@ fn write_results(outcomes: &[Outcome]) {
                 "name": o.name,
                 "passed": failure.is_none(),
                 "seconds": (o.time.as_secs_f64() * 1000.0).round() / 1000.0,
+                "told": o.told,
                 "failure": failure.map(|(why, _)| why),
                 "details": failure.map(|(_, details)| details),
             })
@@ -182,19 +217,18 @@ fn write_results(outcomes: &[Outcome]) {
 fn run_test(test: &Test, log: &mut Log) -> Outcome {
     let start = Instant::now();
     let mut faults: Vec<String> = Vec::new();
+    let mut told = Vec::new();
     let mut note = |result: Result<()>| {
         if let Err(e) = result {
             faults.push(format!("{e:#}"));
         }
     };
-    if module::is_loaded() {
-        note(run_child(test));
+    let inserted = if module::is_loaded() {
+        Ok(())
     } else {
-        match module::insert() {
-            Ok(()) => note(run_child(test)),
-            Err(e) => note(Err(e)),
-        }
-    }
+        module::insert()
+    };
+    note(inserted.and_then(|()| run_child(test, &mut told)));
     note(clean_up());
     match log.new_complaints() {
         Ok(lines) if lines.is_empty() => {}
@@ -202,11 +236,11 @@ fn run_test(test: &Test, log: &mut Log) -> Outcome {
         Err(e) => note(Err(e)),
     }
     let failure = (!faults.is_empty()).then(|| faults.join("\n"));
-    outcome_of(test.name, start, failure)
+    outcome_of(test.name, start, failure, told)
 }
 
 /// Runs a test's process to its end, or kills it at its limit; then everything it made.
-fn run_child(test: &Test) -> Result<()> {
+fn run_child(test: &Test, told: &mut Vec<String>) -> Result<()> {
     let mut output = sys::memfd("output")?;
     let pid = Command::new(std::env::current_exe()?)
         .args(["--one", test.name])
@@ -218,12 +252,12 @@ fn run_child(test: &Test) -> Result<()> {
         .context("start the test's process")?
         .id() as Pid;
     let watch = sys::pidfd_open(pid)?;
-    let in_time = sys::poll(&watch, libc::POLLIN, test.limit as i32 * 1000)?;
+    let limit = tier::limit(test.limit);
+    let in_time = sys::poll(&watch, libc::POLLIN, limit as i32 * 1000)?;
     let mut why = String::new();
     if !in_time {
         why = format!(
-            "not done after {} s\n{}",
-            test.limit,
+            "not done after {limit} s\n{}",
             describe(&descendants()?)
         );
         sys::kill(pid, libc::SIGKILL)?;
@@ -233,7 +267,14 @@ fn run_child(test: &Test) -> Result<()> {
         }
     }
     let end = sys::wait(pid)?;
-    why += &said(&mut output)?;
+    let output = said(&mut output)?;
+    told.extend(
+        output
+            .lines()
+            .filter_map(|line| line.strip_prefix(SAID))
+            .map(String::from),
+    );
+    why += &output;
     if in_time && end == Ok(0) {
         return Ok(());
     }
@@ -270,7 +311,7 @@ fn clean_up() -> Result<()> {
         if left.is_empty() {
             break;
         }
-        if start.elapsed() > Duration::from_secs(10) {
+        if start.elapsed() > tier::patience(10) {
             return Err(anyhow!("processes cannot be killed:\n{}", describe(&left)));
         }
         std::thread::sleep(Duration::from_millis(1));

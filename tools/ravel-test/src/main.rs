@@ -18,6 +18,7 @@ mod ss;
 #[allow(unsafe_code)]
 mod sys;
 mod tests;
+mod tier;
 
 use std::process::ExitCode;
 

@@ -14,14 +14,17 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::sys::{self, Forked, PAGE, Pid};
+use crate::tier;
 
 /// Milliseconds that a puppet may take for one answer.
-const PATIENCE: i32 = 30_000;
+fn patience() -> i32 {
+    tier::patience(30).as_millis() as i32
+}
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
@@ -61,7 +64,7 @@ impl Link {
     pub fn recv(&mut self) -> Result<String> {
         if self.from.buffer().is_empty() {
             ensure!(
-                sys::poll(self.from.get_ref(), libc::POLLIN, PATIENCE)?,
+                sys::poll(self.from.get_ref(), libc::POLLIN, patience())?,
                 "no answer in time"
             );
         }
@@ -89,7 +92,8 @@ pub fn die_with(parent: Pid) {
 
 /// Waits until a process' main thread, or a thread, is in that state.
 pub fn wait_state(pid: Pid, state: char) -> Result<()> {
-    for _ in 0..10_000 {
+    let start = Instant::now();
+    while start.elapsed() < tier::patience(10) {
         let stat = fs::read(format!("/proc/{pid}/stat"))?;
         let stat = String::from_utf8_lossy(&stat);
         if stat
@@ -461,7 +465,7 @@ impl Puppet {
     /// Waits until it has exited.
     pub fn wait_exit(&self) -> Result<()> {
         ensure!(
-            sys::poll(&self.pidfd, libc::POLLIN, PATIENCE)?,
+            sys::poll(&self.pidfd, libc::POLLIN, patience())?,
             "puppet {} lives on",
             self.pid
         );
@@ -562,7 +566,9 @@ fn obey(words: &[&str], index: usize, ends: &[(RawFd, RawFd)]) -> Result<String>
         }
         "mapfile" => return map_file(number(1)? as RawFd, number(2)?, number(3)?),
         "write" => each_page(|addr| sys::poke(addr, 1))?,
-        "read" => each_page(|addr| drop(sys::peek(addr)))?,
+        "read" => each_page(|addr| {
+            let _ = sys::peek(addr);
+        })?,
         "unmap" => sys::unmap(number(1)?, number(2)?)?,
         // Every other page read-only: one VMA for each page.
         "stripes" => {

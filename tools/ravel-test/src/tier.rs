@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What kind of kernel the tests run on, and how much whoever started them asks for.
+
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// What only kernels have that check themselves.
+const MARKS: &[&str] = &[
+    "/sys/kernel/debug/kmemleak",
+    "/sys/kernel/debug/kcsan",
+    "/proc/lockdep",
+];
+
+/// Whether the kernel checks itself (KASAN, lockdep, KCSAN), and is slow for it: as RAVEL_TIER says
+/// (`debug` or `stock`), or by what it has.
+pub fn is_debug() -> bool {
+    static DEBUG: OnceLock<bool> = OnceLock::new();
+    *DEBUG.get_or_init(|| match std::env::var("RAVEL_TIER") {
+        Ok(tier) if !tier.is_empty() => tier != "stock",
+        _ => MARKS.iter().any(|mark| Path::new(mark).exists()),
+    })
+}
+
+/// How much longer everything may take than on the stock kernel.
+fn slowness() -> u64 {
+    if is_debug() { 8 } else { 1 }
+}
+
+/// That many seconds of the stock kernel.
+pub fn patience(seconds: u64) -> Duration {
+    Duration::from_secs(seconds * slowness())
+}
+
+/// How much to do: the first on the stock kernel, the second, smaller, where time or memory demands.
+pub fn scale(stock: usize, debug: usize) -> usize {
+    if is_debug() { debug } else { stock }
+}
+
+/// What is asked for by a variable such as RAVEL_FUZZ_N.
+pub fn asked(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Seconds until a test is killed. Who asks for more than usual gets the time for it.
+pub fn limit(seconds: u64) -> u64 {
+    let more = ["RAVEL_CHURN_SECONDS", "RAVEL_FUZZ_N"]
+        .iter()
+        .any(|name| asked(name).is_some());
+    if more {
+        24 * 3600
+    } else {
+        seconds * slowness()
+    }
+}
