@@ -127,7 +127,12 @@ pub fn run(patterns: &[&str]) -> Result<bool> {
     }
     let start = Instant::now();
     let failure = finish(&mut log).err();
-    let outcome = outcome_of(LOG_TEST, start, failure.map(|e| format!("{e:#}")), Vec::new());
+    let outcome = outcome_of(
+        LOG_TEST,
+        start,
+        failure.map(|e| format!("{e:#}")),
+        Vec::new(),
+    );
     tell(&outcome);
     outcomes.push(outcome);
     write_results(&outcomes);
@@ -256,10 +261,7 @@ fn run_child(test: &Test, told: &mut Vec<String>) -> Result<()> {
     let in_time = sys::poll(&watch, libc::POLLIN, limit as i32 * 1000)?;
     let mut why = String::new();
     if !in_time {
-        why = format!(
-            "not done after {limit} s\n{}",
-            describe(&descendants()?)
-        );
+        why = format!("not done after {limit} s\n{}", describe(&descendants()?));
         sys::kill(pid, libc::SIGKILL)?;
         if !sys::poll(&watch, libc::POLLIN, 10_000)? {
             why += "\nand SIGKILL does not end it";

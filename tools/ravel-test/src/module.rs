@@ -171,32 +171,6 @@ pub fn report_text(report: &str, pid: sys::Pid) -> Result<Vec<u8>> {
     answer.whole().with_context(|| format!("{report} {pid}"))
 }
 
-/// Whether two texts say the same, but for the times that a summary tells.
-pub fn same(one: &[u8], two: &[u8]) -> bool {
-    without_times(one) == without_times(two)
-}
-
-/// A text without the `KEY_ns` pairs of its summary.
-fn without_times(text: &[u8]) -> Vec<u8> {
-    let (body, summary) = text.split_at(before_summary(text).len());
-    let is_time = |word: &&[u8]| {
-        let key = word.split(|b| *b == b'=').next();
-        key.is_some_and(|key| key.ends_with(b"_ns"))
-    };
-    let words: Vec<&[u8]> = summary
-        .trim_ascii_end()
-        .split(|b| *b == b' ')
-        .filter(|w| !is_time(w))
-        .collect();
-    [body, &words.join(&b' ')].concat()
-}
-
-/// What stands before the summary.
-pub fn before_summary(text: &[u8]) -> &[u8] {
-    let at = text.windows(9).rposition(|part| part == b"\nsummary ");
-    &text[..at.map_or(text.len(), |at| at + 1)]
-}
-
 /// One write(): its errno, 0 where all was taken.
 pub fn write_errno(file: &mut File, data: &[u8]) -> i32 {
     match file.write(data) {
@@ -260,25 +234,4 @@ pub fn state() -> Result<(String, Vec<sys::Pid>)> {
 /// Detaches all.
 pub fn detach_all() -> Result<()> {
     folders()?.into_iter().try_for_each(detach)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_make_no_difference() {
-        let one = b"vma start=0x1\nsummary report=x vmas=1 a_ns=7 cut=0 b_ns=9\n";
-        let two = b"vma start=0x1\nsummary report=x vmas=1 a_ns=88 cut=0 b_ns=1\n";
-        assert!(same(one, two));
-        assert!(!same(
-            one,
-            b"vma start=0x1\nsummary report=x vmas=2 a_ns=7 cut=0 b_ns=9\n"
-        ));
-        assert!(!same(
-            one,
-            b"vma start=0x2\nsummary report=x vmas=1 a_ns=7 cut=0 b_ns=9\n"
-        ));
-        assert_eq!(before_summary(two), b"vma start=0x1\n");
-    }
 }

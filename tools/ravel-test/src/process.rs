@@ -72,7 +72,7 @@ impl Link {
     }
 
     /// Waits for one line, for ever.
-    fn wait(&mut self) -> Result<String> {
+    pub fn wait(&mut self) -> Result<String> {
         let mut line = String::new();
         ensure!(
             self.from.read_line(&mut line)? > 0,
@@ -178,6 +178,13 @@ impl Child {
         sys::kill(self.pid, libc::SIGKILL)?;
         self.reaped = true;
         Ok(sys::wait(self.pid).map(drop)?)
+    }
+
+    /// Sends it a signal that ends it, and reaps it: how it ended.
+    pub fn end_by(&mut self, signal: i32) -> Result<sys::Exit> {
+        sys::kill(self.pid, signal)?;
+        self.reaped = true;
+        Ok(sys::wait(self.pid)?)
     }
 
     /// Kills it and leaves it a zombie.
@@ -574,6 +581,12 @@ fn obey(words: &[&str], index: usize, ends: &[(RawFd, RawFd)]) -> Result<String>
         "stripes" => {
             for addr in (number(1)?..number(1)? + number(2)?).step_by(2 * PAGE) {
                 sys::protect(addr, PAGE, libc::PROT_READ)?;
+            }
+        }
+        // Every other page goes, from the second on.
+        "unmapodd" => {
+            for addr in (number(1)? + PAGE..number(1)? + number(2)?).step_by(2 * PAGE) {
+                sys::unmap(addr, PAGE)?;
             }
         }
         "protect" => sys::protect(number(1)?, number(2)?, number(3)? as i32)?,

@@ -278,10 +278,11 @@ pub fn pipe(keep: bool) -> io::Result<(File, File)> {
     }
 }
 
-/// Keeps a descriptor open over exec().
-pub fn keep_over_exec(fd: &impl AsRawFd) -> io::Result<()> {
+/// Has exec() keep a descriptor open, or close it.
+pub fn keep_over_exec(fd: &impl AsRawFd, keep: bool) -> io::Result<()> {
+    let flags = if keep { 0 } else { libc::FD_CLOEXEC };
     // SAFETY: No memory is involved.
-    cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }).map(drop)
+    cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) }).map(drop)
 }
 
 /// Takes over a descriptor by its number.

@@ -25,6 +25,9 @@ tests!("churn":
 /// How long everything moves.
 const TIME: Duration = Duration::from_secs(10);
 
+/// Records that are told in one hold.
+const CHUNK: u64 = 2048;
+
 const CHURNERS: usize = 3;
 const STEADY: usize = 5;
 
@@ -229,14 +232,19 @@ fn check_anon(
 ) -> Result<()> {
     check_eq!(report.header.pid as Pid, pid, "pid in the header");
     let mut pids = BTreeSet::new();
+    let sum = &report.summary;
+    let records = sum.chained + sum.avcs + sum.anon_vmas + sum.members;
     for group in report.anon_vmas.values() {
         let mut places = BTreeSet::new();
-        check_eq!(
-            group.member.len() as u64,
-            group.members,
-            "members of {}",
-            group.id
-        );
+        // One that is told in two chunks may have changed between them.
+        if records < CHUNK {
+            check_eq!(
+                group.member.len() as u64,
+                group.members,
+                "members of {}",
+                group.id
+            );
+        }
         for member in &group.member {
             let new = places.insert((member.mm, member.start));
             check!(new, "twice in anon_vma {}: {member:?}", group.id);

@@ -5,11 +5,14 @@ use crate::harness::Test;
 
 mod anon;
 mod badinput;
+mod chunks;
 mod churn;
+mod cli;
 mod concurrency;
 mod family;
 mod identity;
 mod lifecycle;
+mod names;
 mod peers;
 mod queued;
 mod reading;
@@ -24,10 +27,13 @@ pub const ALL: &[&[Test]] = &[
     identity::TESTS,
     badinput::TESTS,
     reading::TESTS,
+    chunks::TESTS,
     sockets::TESTS,
+    names::TESTS,
     shutdown::TESTS,
     queued::TESTS,
     skbs::TESTS,
+    cli::TESTS,
     concurrency::TESTS,
     lifecycle::TESTS,
     churn::TESTS,
