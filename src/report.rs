@@ -2,8 +2,8 @@
 
 //! Reports: what ravel says of a process, as the text that `report/FORMAT.md` describes.
 //!
-//! A report is made in chunks while it is read. For each, plain values are collected under the locks,
-//! the locks are dropped, and only then is text made of them.
+//! A report is made in chunks while it is read. Plain values are collected under the locks, the locks are
+//! dropped, and only then is text made of them, no more at once than [`CHUNK_TEXT`].
 
 #![deny(unsafe_code)]
 
@@ -30,6 +30,10 @@ pub(crate) const FORMAT: u64 = 1;
 pub(crate) fn version() -> &'static [u8] {
     bindings::RAVEL_VERSION.strip_suffix(b"\0").unwrap_or(b"")
 }
+
+/// How many bytes of text a chunk has, the last record's end excepted. What was collected in one hold of a
+/// lock may be more; it is then told over several.
+pub(crate) const CHUNK_TEXT: usize = 65536;
 
 /// Whether a report goes on after a chunk.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -168,7 +172,10 @@ impl Report {
         let body = match self.kind {
             Kind::AnonVma => Body::AnonVma(anon_vma::Walk::new(process)?),
             Kind::Sockets => Body::Sockets(sockets::Walk::new(process, None)?),
-            Kind::Skbs => Body::Sockets(sockets::Walk::new(process, Some(skbs::Queues::new()?))?),
+            Kind::Skbs => {
+                let queues = KBox::new(skbs::Queues::new()?, GFP_KERNEL)?;
+                Body::Sockets(sockets::Walk::new(process, Some(queues))?)
+            }
         };
         text.record("report")
             .word("name", self.kind.name().to_bytes())

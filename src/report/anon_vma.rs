@@ -4,7 +4,7 @@
 
 #![deny(unsafe_code)]
 
-use super::{text::Text, Fault, Step};
+use super::{text::Text, Fault, Step, CHUNK_TEXT};
 use crate::object::{
     anon_vma::{is_chained, AnonVma, AnonVmaInfo, Mark, Member, RootGuard, Token},
     id::Id,
@@ -118,6 +118,10 @@ pub(crate) struct Walk {
     next: usize,
     inside: Inside,
     items: Items,
+    /// How many of the items were told.
+    told: usize,
+    /// Whether more are to be collected when they are.
+    step: Step,
     names: KVVec<u8>,
     path: KBox<[u8; PATH_MAX]>,
     totals: Totals,
@@ -131,23 +135,32 @@ impl Walk {
             next: 0,
             inside: Inside::default(),
             items: Items(KVVec::with_capacity(CHUNK_ITEMS, GFP_KERNEL)?),
+            told: 0,
+            step: Step::More,
             names: KVVec::new(),
             path: KBox::new([0; PATH_MAX], GFP_KERNEL)?,
             totals: Totals::default(),
         })
     }
 
-    /// Collects as much as a chunk holds, then tells it.
+    /// Tells what was collected; where all of that was told, collects anew.
     pub(crate) fn chunk(&mut self, process: &Process, text: &mut Text) -> Result<Step, Fault> {
-        let view = process.viewpoint().ok_or(Fault::EXITED)?;
-        self.items.0.clear();
-        self.names.clear();
-        let step = self.collect(&view)?;
-        for item in self.items.0.iter() {
-            self.totals.count(item);
-            item.tell(&self.names, text)?;
+        if self.told == self.items.len() {
+            let view = process.viewpoint().ok_or(Fault::EXITED)?;
+            self.items.0.clear();
+            self.names.clear();
+            self.told = 0;
+            self.step = self.collect(&view)?;
         }
-        if step == Step::Done {
+        for item in &self.items.0[self.told..] {
+            if text.bytes().len() >= CHUNK_TEXT {
+                return Ok(Step::More);
+            }
+            item.tell(&self.names, text)?;
+            self.totals.count(item);
+            self.told += 1;
+        }
+        if self.step == Step::Done {
             let totals = &self.totals;
             text.record("summary")
                 .word("report", b"anon_vma")
@@ -160,7 +173,7 @@ impl Walk {
                 .number("cut", 0)
                 .end()?;
         }
-        Ok(step)
+        Ok(self.step)
     }
 
     fn collect(&mut self, view: &Viewpoint) -> Result<Step, Fault> {

@@ -4,7 +4,7 @@
 
 #![deny(unsafe_code)]
 
-use super::{skbs::Queues, text::Line, text::Text, Fault, Step};
+use super::{skbs::Queues, text::Line, text::Text, Fault, Step, CHUNK_TEXT};
 use crate::{
     bindings,
     object::{
@@ -52,7 +52,7 @@ struct Seen {
 pub(crate) struct Walk {
     next: u32,
     /// The report is `skbs`.
-    queues: Option<Queues>,
+    queues: Option<KBox<Queues>>,
     fds: u64,
     sockets: u64,
     busy: u64,
@@ -61,7 +61,7 @@ pub(crate) struct Walk {
 
 impl Walk {
     /// Begins, if the process has files.
-    pub(crate) fn new(process: &Process, queues: Option<Queues>) -> Result<Self, Fault> {
+    pub(crate) fn new(process: &Process, queues: Option<KBox<Queues>>) -> Result<Self, Fault> {
         Files::of(process)?;
         Ok(Self {
             next: 0,
@@ -75,8 +75,16 @@ impl Walk {
 
     /// Tells the next few descriptors.
     pub(crate) fn chunk(&mut self, process: &Process, text: &mut Text) -> Result<Step, Fault> {
+        if let Some(queues) = &mut self.queues {
+            if queues.tell(text)? == Step::More {
+                return Ok(Step::More);
+            }
+        }
         let mut files = Files::of(process)?;
         for _ in 0..CHUNK_FDS {
+            if text.bytes().len() >= CHUNK_TEXT {
+                break;
+            }
             if interrupted() {
                 return Err(EINTR.into());
             }
@@ -94,17 +102,19 @@ impl Walk {
                 continue;
             };
             self.sockets += 1;
-            let (seen, missed) = look(fd, &file, &socket)?;
+            let (mut seen, missed) = look(fd, &file, &socket)?;
+            if let Some(queues) = &mut self.queues {
+                seen.busy = seen.busy || !queues.look(fd, &socket)?;
+            } else {
+                self.cut += u64::from(missed);
+            }
             seen.tell(text)?;
-            self.busy += u64::from(seen.busy);
-            match &mut self.queues {
-                Some(queues) if !seen.busy => {
-                    if !queues.tell(fd, &socket, text)? {
-                        self.busy += 1;
-                    }
+            if seen.busy {
+                self.busy += 1;
+            } else if let Some(queues) = &mut self.queues {
+                if queues.tell(text)? == Step::More {
+                    break;
                 }
-                Some(_) => {}
-                None => self.cut += u64::from(missed),
             }
         }
         Ok(Step::More)
