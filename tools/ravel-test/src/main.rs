@@ -11,8 +11,10 @@ mod check;
 mod harness;
 mod klog;
 mod maps;
+mod measure;
 mod module;
 mod process;
+mod random;
 mod report;
 mod ss;
 #[allow(unsafe_code)]

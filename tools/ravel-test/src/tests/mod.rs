@@ -5,6 +5,7 @@ use crate::harness::Test;
 
 mod anon;
 mod badinput;
+mod bounds;
 mod chunks;
 mod churn;
 mod cli;
@@ -37,4 +38,5 @@ pub const ALL: &[&[Test]] = &[
     concurrency::TESTS,
     lifecycle::TESTS,
     churn::TESTS,
+    bounds::TESTS,
 ];
