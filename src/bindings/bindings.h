@@ -2,6 +2,7 @@
 
 /* What bindgen reads: the kernel's structs that kernel::bindings lacks, and ravel's own shims. */
 
+#include <linux/anon_inodes.h>
 #include <linux/mm.h>
 #include <linux/rmap.h>
 

@@ -5,6 +5,11 @@
 //! The kernel crate's debugfs files name no owner: a module can be removed while one is open, and closing
 //! it then runs freed code. They cannot fail either, nor stream. So these are made here.
 //!
+//! Naming an owner has a gap of its own: delete_module() takes the module's last reference before it marks
+//! the module as going, and debugfs WARNs of an open() in between. So the operations name no owner, and each
+//! open descriptor holds the module by a second file, which nobody sees and whose operations do name it
+//! ([`ModuleRef`]).
+//!
 //! debugfs keeps a file's operations from running while, and after, the file is removed; only `release`
 //! still runs, for descriptors that were open. So what an open descriptor needs, it owns.
 //!
@@ -102,7 +107,7 @@ impl<T: FileOps> File<T> {
     pub(crate) fn new(name: &CStr, dir: &Arc<Dir>, data: T) -> Result<Self> {
         let data = Arc::new(data, GFP_KERNEL)?;
         // SAFETY: `name` is a string and `dir` a folder. `data` lives until the file is removed, since
-        // this keeps it; the operations name this module as their owner, and are never freed before it.
+        // this keeps it; the operations live as long as the module, which open descriptors keep.
         let dentry = from_err_ptr(unsafe {
             bindings::debugfs_create_file_full(
                 name.as_char_ptr(),
@@ -129,15 +134,67 @@ impl<T: FileOps> Drop for File<T> {
     }
 }
 
+/// A reference to this module, which can be given up by code of the module's own.
+///
+/// module_put() could not: the module might be freed before that code has returned. fput() leaves the last
+/// step, and with it module_put(), to the kernel's: to task work, which runs after the work at hand, that is
+/// after debugfs is done with the file being released. (Kernel threads have no task work: theirs is put off
+/// by a tick, and by the grace period that freeing a module takes. None is known to open these files.)
+///
+/// # Invariants
+///
+/// A reference to the file is owned, and its operations name this module as their owner.
+struct ModuleRef(NonNull<bindings::file>);
+
+// SAFETY: The file is only ever put, which can be done from any thread.
+unsafe impl Send for ModuleRef {}
+
+impl ModuleRef {
+    const OPS: bindings::file_operations = bindings::file_operations {
+        owner: crate::LocalModule::THIS_MODULE.as_ptr(),
+        // SAFETY: All zeroes is a table of operations without any.
+        ..unsafe { mem::MaybeUninit::zeroed().assume_init() }
+    };
+
+    /// Fails without a word if the module is being removed.
+    fn new() -> Result<Self> {
+        // SAFETY: The name is a string, and the operations live as long as the module, which they keep.
+        let file = from_err_ptr(unsafe {
+            bindings::anon_inode_getfile(
+                c"[ravel]".as_char_ptr(),
+                &Self::OPS,
+                core::ptr::null_mut(),
+                0,
+            )
+        })?;
+        // INVARIANT: Just made.
+        NonNull::new(file).map(Self).ok_or(ENODEV)
+    }
+}
+
+impl Drop for ModuleRef {
+    fn drop(&mut self) {
+        // SAFETY: The reference is owned, and this is its end.
+        unsafe { bindings::fput(self.0.as_ptr()) };
+    }
+}
+
 /// The operations as C calls them.
 struct Table<T>(PhantomData<T>);
 
+/// An open descriptor.
+#[pin_data]
+struct Descriptor<O> {
+    #[pin]
+    open: Mutex<O>,
+    _module: ModuleRef,
+}
+
 /// An open descriptor's own state.
-type Private<T> = Pin<KBox<Mutex<<T as FileOps>::Open>>>;
+type Private<T> = Pin<KBox<Descriptor<<T as FileOps>::Open>>>;
 
 impl<T: FileOps> Table<T> {
     const OPS: bindings::file_operations = bindings::file_operations {
-        owner: crate::LocalModule::THIS_MODULE.as_ptr(),
         open: Some(Self::open),
         release: Some(Self::release),
         read: Some(Self::read),
@@ -150,12 +207,14 @@ impl<T: FileOps> Table<T> {
     ///
     /// Called by debugfs to open a file made by [`File::new`].
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // The mode lets in whoever is uid 0: the root of a user namespace that maps it, too.
+        // SAFETY: Looks at the current task only.
+        if !unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) } {
+            return EPERM.to_errno();
+        }
         // SAFETY: debugfs keeps the file from being removed during this call, and so its data alive.
         let data = unsafe { &*(*inode).i_private.cast::<T>() };
-        let private = match data
-            .open()
-            .and_then(|open| KBox::pin_init(new_mutex!(open), GFP_KERNEL))
-        {
+        let private = match Self::begin(data) {
             Ok(private) => private,
             Err(err) => return err.to_errno(),
         };
@@ -164,6 +223,20 @@ impl<T: FileOps> Table<T> {
         // What is read is made while it is read, and lies at no offset.
         // SAFETY: Both are valid and being opened.
         unsafe { bindings::stream_open(inode, file) }
+    }
+
+    fn begin(data: &T) -> Result<Private<T>> {
+        // First of all: from here on the module stays. That its code runs until then is due to debugfs,
+        // which has the module's exit wait for open() to return before the file is removed.
+        let module = ModuleRef::new().map_err(|err| if err == ENOENT { ENXIO } else { err })?;
+        let open = data.open()?;
+        KBox::pin_init(
+            pin_init!(Descriptor {
+                open <- new_mutex!(open),
+                _module: module,
+            }),
+            GFP_KERNEL,
+        )
     }
 
     /// # Safety
@@ -185,9 +258,9 @@ impl<T: FileOps> Table<T> {
         _pos: *mut bindings::loff_t,
     ) -> isize {
         // SAFETY: open() set the private data; release() comes after this call.
-        let open = unsafe { Private::<T>::borrow((*file).private_data) };
+        let this = unsafe { Private::<T>::borrow((*file).private_data) };
         let mut to = UserSlice::new(UserPtr::from_ptr(buf.cast::<c_void>()), len).writer();
-        let result = T::read(&mut open.lock(), &mut to);
+        let result = T::read(&mut this.open.lock(), &mut to);
         match result {
             Ok(read) => read as isize,
             Err(err) => err.to_errno() as isize,
@@ -204,9 +277,9 @@ impl<T: FileOps> Table<T> {
         _pos: *mut bindings::loff_t,
     ) -> isize {
         // SAFETY: open() set the private data; release() comes after this call.
-        let open = unsafe { Private::<T>::borrow((*file).private_data) };
+        let this = unsafe { Private::<T>::borrow((*file).private_data) };
         let ptr = UserPtr::from_ptr(buf.cast_mut().cast::<c_void>());
-        let result = T::write(&mut open.lock(), UserSlice::new(ptr, len).reader());
+        let result = T::write(&mut this.open.lock(), UserSlice::new(ptr, len).reader());
         match result {
             Ok(()) => len as isize,
             Err(err) => err.to_errno() as isize,
