@@ -141,6 +141,7 @@ pub fn errno_name(errno: i32) -> &'static str {
         libc::ENOMEM => "ENOMEM",
         libc::EINTR => "EINTR",
         libc::EFAULT => "EFAULT",
+        libc::EIO => "EIO",
         _ => "?",
     }
 }

@@ -253,6 +253,24 @@ pub fn become_nobody() -> io::Result<()> {
     }
 }
 
+/// Takes uid and gid 0 of our user namespace.
+pub fn become_root() -> io::Result<()> {
+    // SAFETY: No memory is involved.
+    unsafe {
+        cvt(libc::setresgid(0, 0, 0))?;
+        cvt(libc::setresuid(0, 0, 0)).map(drop)
+    }
+}
+
+/// Gives up all capabilities, and stays who we are.
+pub fn drop_capabilities() -> io::Result<()> {
+    // _LINUX_CAPABILITY_VERSION_3, and the calling thread.
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let none = [0u32; 6];
+    // SAFETY: The structures are those that this version takes.
+    cvt_long(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
+}
+
 /// Allows `count` open descriptors.
 pub fn allow_descriptors(count: u64) -> io::Result<()> {
     let limit = libc::rlimit {

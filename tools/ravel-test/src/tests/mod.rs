@@ -11,10 +11,12 @@ mod churn;
 mod cli;
 mod concurrency;
 mod family;
+mod fuzz;
 mod identity;
 mod lifecycle;
 mod names;
 mod peers;
+mod privilege;
 mod queued;
 mod reading;
 mod shutdown;
@@ -39,4 +41,6 @@ pub const ALL: &[&[Test]] = &[
     lifecycle::TESTS,
     churn::TESTS,
     bounds::TESTS,
+    privilege::TESTS,
+    fuzz::TESTS,
 ];
