@@ -12,7 +12,7 @@ export START KVER TESTS
 
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
-.PHONY: all run test shell metadata clippy unit fmt fmt-check update clean distclean help
+.PHONY: all run test test-debug test-kcsan shell metadata clippy unit fmt fmt-check update clean distclean help
 
 all: ## Build ravel.ko and the ravel command (the default)
 	@qemu/setup --no-vm
@@ -24,6 +24,14 @@ run: ## Boot the VM and show the demonstration
 test: ## Run the tests in the VM (TESTS=pattern to choose some)
 	@KVER= qemu/setup
 	@KVER= qemu/vm test
+
+test-debug: ## The same on a kernel that checks itself (the first time: half an hour)
+	@KVER= qemu/setup --debug debug
+	@KVER= qemu/vm test debug
+
+test-kcsan: ## The same on a kernel that looks for data races
+	@KVER= qemu/setup --debug kcsan
+	@KVER= qemu/vm test kcsan
 
 shell: ## Open a shell in the VM, module loaded
 	@KVER= qemu/setup

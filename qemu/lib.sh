@@ -103,6 +103,24 @@ vm_kernel_dir() {
 			"$QEMU_DIR/guest-init" "$KREL" "$KVERSION" "$(root_dir)")"
 }
 
+# A kernel built for debugging, what the VM boots it from, and this checkout's
+# module for it; FLAVOUR is "debug" or the name of another .config here.
+debug_kernel_dir() { # FLAVOUR
+	printf '%s/kernel-%s-%s-%s' "$CACHE" "$1" "$(filename "$KVERSION")" \
+		"$(key "$QEMU_DIR/debug-kernel" "$QEMU_DIR/debug-make" "$QEMU_DIR/debug.config" \
+			"$QEMU_DIR/$1.config" "$KVERSION" "$(root_dir)")"
+}
+
+debug_boot_dir() { # FLAVOUR
+	printf '%s/boot-%s-%s' "$CACHE" "$1" \
+		"$(key "$QEMU_DIR/debug-boot" "$QEMU_DIR/vm-layout" "$QEMU_DIR/initrd" "$QEMU_DIR/guest-boot" \
+			"$QEMU_DIR/guest-init" "$(debug_kernel_dir "$1")")"
+}
+
+debug_objects_dir() { # FLAVOUR
+	printf '%s/objects-%s' "$CACHE" "$(key "$CHECKOUT" "$(debug_kernel_dir "$1")")"
+}
+
 # What a path in the cache is called inside the build root.
 inside() {
 	printf '/cache%s' "${1#"$CACHE"}"
