@@ -38,11 +38,10 @@ impl Text {
 
     /// Writes an `error` record. `pid` is 0 where none was named.
     pub(crate) fn fault(&mut self, report: &[u8], pid: i32, fault: Fault) -> Result {
-        let errno = fault.errno.name().map_or(&b"EIO"[..], CStr::to_bytes);
         self.record("error")
             .word("report", report)
             .signed("pid", pid.into())
-            .word("errno", errno)
+            .word("errno", name(fault.errno))
             .string("message", fault.message.as_bytes())
             .end()
     }
@@ -182,6 +181,19 @@ impl Line<'_> {
             self.text.0.truncate(self.start);
         }
         self.result
+    }
+}
+
+/// The name of an errno that ravel answers with. The kernel has names only with CONFIG_SYMBOLIC_ERRNAME.
+fn name(errno: Error) -> &'static [u8] {
+    match errno {
+        _ if errno == EINVAL => b"EINVAL",
+        _ if errno == ESRCH => b"ESRCH",
+        _ if errno == ENODATA => b"ENODATA",
+        _ if errno == ENOMEM => b"ENOMEM",
+        _ if errno == EINTR => b"EINTR",
+        _ if errno == EFAULT => b"EFAULT",
+        _ => b"EIO",
     }
 }
 
