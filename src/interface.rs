@@ -13,6 +13,7 @@ use crate::{
     },
     report::{self, stream::Stream, text::Text, Fault, Kind, Report, FORMAT},
 };
+use core::ops::Range;
 use kernel::{
     fmt::Write,
     new_mutex,
@@ -89,7 +90,7 @@ impl FileOps for Entry {
             Self::Query => Open::Query(None),
             Self::Locks => Open::Locks(Stream::text(locks()?)),
             Self::Report(kind, process) => {
-                Open::Read(Stream::report(Report::new(*kind, process.clone())))
+                Open::Read(Stream::report(Report::new(*kind, process.clone(), 0..0)))
             }
         })
     }
@@ -114,10 +115,10 @@ impl FileOps for Entry {
             Open::Detach(attached) => attached.detach(request?.pid()?),
             Open::Query(stream) => {
                 let (answer, result) = match request.and_then(Request::query) {
-                    Ok((kind, pid)) => match Process::find(pid) {
+                    Ok((kind, pid, range)) => match Process::find(pid) {
                         Ok(process) => {
                             let process = Arc::new(process, GFP_KERNEL)?;
-                            (Stream::report(Report::new(kind, process)), Ok(()))
+                            (Stream::report(Report::new(kind, process, range)), Ok(()))
                         }
                         Err(err) => {
                             let fault = if err == ESRCH {
@@ -218,14 +219,45 @@ impl<'a> Request<'a> {
         parse_pid(self.0)
     }
 
-    /// A report's name, a blank, a pid.
-    fn query(self) -> Result<(Kind, i32)> {
-        let mut words = self.0.splitn(2, |&b| b == b' ');
-        let (Some(name), Some(pid)) = (words.next(), words.next()) else {
-            return Err(EINVAL);
-        };
-        let kind = Kind::parse(name).ok_or(EINVAL)?;
-        Ok((kind, parse_pid(pid)?))
+    /// A report's name and a pid, and for `page` an address, or two: the first, and the first not asked
+    /// for. With one blank between.
+    fn query(self) -> Result<(Kind, i32, Range<usize>)> {
+        let mut words = self.0.split(|&b| b == b' ');
+        let kind = words.next().and_then(Kind::parse).ok_or(EINVAL)?;
+        let pid = parse_pid(words.next().ok_or(EINVAL)?)?;
+        let mut range = 0..0;
+        if kind == Kind::Page {
+            range.start = parse_address(words.next().ok_or(EINVAL)?)?;
+            range.end = match words.next() {
+                Some(end) => parse_address(end)?,
+                None => range.start + 1,
+            };
+            if range.is_empty() {
+                return Err(EINVAL);
+            }
+        }
+        match words.next() {
+            None => Ok((kind, pid, range)),
+            Some(_) => Err(EINVAL),
+        }
+    }
+}
+
+/// `0x` and hexadecimal digits: an address that user space can have.
+fn parse_address(text: &[u8]) -> Result<usize> {
+    let digits = text.strip_prefix(b"0x").ok_or(EINVAL)?;
+    if digits.is_empty() || digits.len() > 16 {
+        return Err(EINVAL);
+    }
+    let mut address = 0;
+    for &digit in digits {
+        let digit = char::from(digit).to_digit(16).ok_or(EINVAL)?;
+        address = address << 4 | digit as usize;
+    }
+    if address < 1 << 57 {
+        Ok(address)
+    } else {
+        Err(EINVAL)
     }
 }
 
@@ -252,7 +284,7 @@ fn parse_pid(text: &[u8]) -> Result<i32> {
 /// An attached process, and its folder.
 struct Folder {
     process: Arc<Process>,
-    _files: [File<Entry>; Kind::ALL.len()],
+    _files: [File<Entry>; Kind::FILES.len()],
 }
 
 /// The attached processes.
@@ -316,9 +348,9 @@ impl Attached {
         let dir = Dir::new(name, Some(self.top.clone()))?;
         let process = Arc::new(process, GFP_KERNEL)?;
         let file = |kind: Kind| File::new(kind.name(), &dir, Entry::Report(kind, process.clone()));
-        let [a, b, c] = Kind::ALL;
+        let [a, b, c, d] = Kind::FILES;
         Ok(Folder {
-            _files: [file(a)?, file(b)?, file(c)?],
+            _files: [file(a)?, file(b)?, file(c)?, file(d)?],
             process,
         })
     }

@@ -21,6 +21,7 @@ pub(crate) mod hold;
 pub(crate) mod id;
 pub(crate) mod layout;
 pub(crate) mod mm;
+pub(crate) mod page;
 pub(crate) mod process;
 pub(crate) mod skb;
 pub(crate) mod socket;

@@ -8,6 +8,8 @@
 #![deny(unsafe_code)]
 
 pub(crate) mod anon_vma;
+pub(crate) mod cow;
+pub(crate) mod page;
 pub(crate) mod skbs;
 pub(crate) mod sockets;
 pub(crate) mod stream;
@@ -17,10 +19,12 @@ use crate::{
     bindings,
     object::{
         layout::kernel_release,
+        mm::{Name, VmaExt, PATH_MAX},
         process::{interrupted, Gone, Process},
     },
 };
-use kernel::{alloc::AllocError, prelude::*, sync::Arc};
+use core::ops::Range;
+use kernel::{alloc::AllocError, mm::virt::VmaRef, prelude::*, sync::Arc};
 use text::Text;
 
 /// The version of the format that FORMAT.md describes.
@@ -105,11 +109,24 @@ pub(crate) enum Kind {
     Sockets,
     /// Queued sk_buffs and their header offsets.
     Skbs,
+    /// Private memory: what is shared with whom.
+    Cow,
+    /// Pages, and who maps them. A request for it names addresses.
+    Page,
 }
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::AnonVma, Self::Sockets, Self::Skbs];
+    const ALL: [Self; 5] = [
+        Self::AnonVma,
+        Self::Sockets,
+        Self::Skbs,
+        Self::Cow,
+        Self::Page,
+    ];
+
+    /// Those that need no more than a process, and so have a file in its folder.
+    pub(crate) const FILES: [Self; 4] = [Self::AnonVma, Self::Sockets, Self::Skbs, Self::Cow];
 
     /// The name of its file, and in a request.
     pub(crate) fn name(self) -> &'static CStr {
@@ -117,6 +134,8 @@ impl Kind {
             Self::AnonVma => c"anon_vma",
             Self::Sockets => c"sockets",
             Self::Skbs => c"skbs",
+            Self::Cow => c"cow",
+            Self::Page => c"page",
         }
     }
 
@@ -132,21 +151,26 @@ impl Kind {
 enum Body {
     AnonVma(anon_vma::Walk),
     Sockets(sockets::Walk),
+    Cow(cow::Walk),
+    Page(page::Walk),
 }
 
 /// A report on a process, made chunk by chunk.
 pub(crate) struct Report {
     kind: Kind,
     process: Arc<Process>,
+    /// The addresses asked for, for [`Kind::Page`].
+    range: Range<usize>,
     body: Option<Body>,
 }
 
 impl Report {
     /// A report that begins when its first chunk is asked for.
-    pub(crate) fn new(kind: Kind, process: Arc<Process>) -> Self {
+    pub(crate) fn new(kind: Kind, process: Arc<Process>, range: Range<usize>) -> Self {
         Self {
             kind,
             process,
+            range,
             body: None,
         }
     }
@@ -163,6 +187,8 @@ impl Report {
             }
             Some(Body::AnonVma(walk)) => walk.chunk(&self.process, text),
             Some(Body::Sockets(walk)) => walk.chunk(&self.process, text),
+            Some(Body::Cow(walk)) => walk.chunk(&self.process, text),
+            Some(Body::Page(walk)) => walk.chunk(&self.process, text),
         }
     }
 
@@ -171,6 +197,8 @@ impl Report {
         let comm = process.comm().ok_or(Fault::EXITED)?;
         let body = match self.kind {
             Kind::AnonVma => Body::AnonVma(anon_vma::Walk::new(process)?),
+            Kind::Cow => Body::Cow(cow::Walk::new(process)?),
+            Kind::Page => Body::Page(page::Walk::new(process, self.range.clone())?),
             Kind::Sockets => Body::Sockets(sockets::Walk::new(process, None)?),
             Kind::Skbs => {
                 let queues = KBox::new(skbs::Queues::new()?, GFP_KERNEL)?;
@@ -191,4 +219,19 @@ impl Report {
     pub(crate) fn fault(&self, fault: Fault, text: &mut Text) -> Result {
         text.fault(self.kind.name().to_bytes(), self.process.nr(), fault)
     }
+}
+
+/// Appends the VMA's name, and returns where it ends.
+fn push_name(vma: &VmaRef, names: &mut KVVec<u8>, path: &mut [u8; PATH_MAX]) -> Result<usize> {
+    match vma.name(path) {
+        Name::None => {}
+        Name::Path(name) | Name::Special(name) => names.extend_from_slice(name, GFP_KERNEL)?,
+        Name::TooLong => names.extend_from_slice(b"[path too long]", GFP_KERNEL)?,
+        Name::Anon(name) => {
+            names.extend_from_slice(b"[anon:", GFP_KERNEL)?;
+            names.extend_from_slice(name, GFP_KERNEL)?;
+            names.extend_from_slice(b"]", GFP_KERNEL)?;
+        }
+    }
+    Ok(names.len())
 }

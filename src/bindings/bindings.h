@@ -6,4 +6,5 @@
 #include <linux/mm.h>
 #include <linux/rmap.h>
 
+#include "pages.h"
 #include "shims.h"

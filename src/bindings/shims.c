@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
@@ -124,6 +125,11 @@ bool ravel_is_exiting(const struct task_struct *task)
 bool ravel_fatal_signal_pending(void)
 {
 	return fatal_signal_pending(current);
+}
+
+bool ravel_may_see_frames(void)
+{
+	return capable(CAP_SYS_ADMIN);
 }
 
 /* RCU is held. False: unhashed; its pointers to other tasks may be stale. */

@@ -18,7 +18,10 @@ use core::{
     marker::PhantomData,
     ptr::{self, NonNull},
 };
-use kernel::{container_of, error::to_result, mm::virt::VmaRef, prelude::*, types::NotThreadSafe};
+use kernel::{
+    container_of, error::to_result, mm::virt::VmaRef, page::PAGE_SIZE, prelude::*,
+    types::NotThreadSafe,
+};
 
 /// The lock of a tree of anon_vmas, held for reading, come to through a VMA.
 ///
@@ -60,6 +63,11 @@ impl<'v> RootGuard<'v> {
         }))
     }
 
+    /// The anon_vma of the VMA's chain that `token` names. A page that the VMA maps has its anon_vma there.
+    pub(crate) fn find(&self, token: Token) -> Option<AnonVma<'_>> {
+        self.anon_vmas().find(|anon_vma| anon_vma.token() == token)
+    }
+
     /// The VMA's own anon_vma, where its new pages go.
     pub(crate) fn own(&self) -> AnonVma<'_> {
         // INVARIANT: It is in the chain of a VMA that is linked.
@@ -92,15 +100,22 @@ impl Drop for RootGuard<'_> {
     }
 }
 
+/// Which anon_vma it was, to know it again after its lock was dropped. Tells nothing else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Token(usize);
+
+impl Token {
+    /// The anon_vma at an address, as a page names it.
+    pub(super) fn of(address: usize) -> Self {
+        Self(address)
+    }
+}
+
 /// Whether a VMA has an anon_vma, and so a chain. It may come to one at any time.
 pub(crate) fn is_chained(vma: &VmaRef) -> bool {
     // SAFETY: A `VmaRef` is valid.
     !unsafe { bindings::ravel_vma_anon_vma(vma.as_ptr()) }.is_null()
 }
-
-/// Which anon_vma it was, to know it again after its lock was dropped. Tells nothing else.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Token(usize);
 
 /// A walk over the anon_vmas in a VMA's chain.
 ///
@@ -300,6 +315,10 @@ pub(crate) struct Member<'g> {
 }
 
 impl Member<'_> {
+    pub(super) fn as_ptr(&self) -> *const bindings::vm_area_struct {
+        self.vma
+    }
+
     fn mm(&self) -> *mut bindings::mm_struct {
         // SAFETY: The VMA is valid by the type's invariant, and `vm_mm` is set once.
         unsafe { (*self.vma).vm_mm }
@@ -309,10 +328,17 @@ impl Member<'_> {
         ptr::eq(self.vma, vma.as_ptr())
     }
 
-    /// False for a VMA that munmap() has taken out of its address space and not yet unlinked here.
-    fn is_attached(&self) -> bool {
+    /// False for a VMA that munmap() has taken out of its address space and not yet unlinked here, and for
+    /// one that is not yet in it: half of one being split, or in a process being forked.
+    pub(super) fn is_attached(&self) -> bool {
         // SAFETY: The VMA is valid by the type's invariant.
         unsafe { bindings::ravel_vma_is_attached(self.vma.cast_mut()) }
+    }
+
+    /// Whether both are of one address space, and translate the same addresses to the same offsets.
+    pub(super) fn is_aligned_with(&self, other: &Self) -> bool {
+        let base = |vma: MemberVma| vma.start.wrapping_sub(vma.anon_pgoff * PAGE_SIZE);
+        ptr::eq(self.mm(), other.mm()) && base(self.vma()) == base(other.vma())
     }
 
     fn is_in(&self, space: &AddressSpace) -> bool {

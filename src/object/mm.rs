@@ -49,6 +49,11 @@ impl AddressSpace {
         self.0.mmget_not_zero()
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> Id {
+        process::mm_id(self.0.as_raw())
+    }
+
     /// Whether `mm` is this address space.
     pub(super) fn is(&self, mm: *const bindings::mm_struct) -> bool {
         core::ptr::eq(self.0.as_raw(), mm)

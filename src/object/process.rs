@@ -344,6 +344,12 @@ pub(super) fn mm_id(mm: *const bindings::mm_struct) -> Id {
     Id::of(mm)
 }
 
+/// Whether the caller may know page frame numbers: with `CAP_SYS_ADMIN`, as for /proc/PID/pagemap.
+pub(crate) fn may_see_frames() -> bool {
+    // SAFETY: Looks at the current task only.
+    unsafe { bindings::ravel_may_see_frames() }
+}
+
 /// Whether a thread has begun to exit. If it has no memory or no files any more, it has.
 pub(super) fn is_exiting(task: &Task) -> bool {
     // SAFETY: `task` is a reference.

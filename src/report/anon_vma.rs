@@ -4,12 +4,12 @@
 
 #![deny(unsafe_code)]
 
-use super::{text::Text, Fault, Step, CHUNK_TEXT};
+use super::{push_name, text::Text, Fault, Step, CHUNK_TEXT};
 use crate::object::{
     anon_vma::{is_chained, AnonVma, AnonVmaInfo, Mark, Member, RootGuard, Token},
     id::Id,
-    mm::{AddressSpace, MemberVma, MmapGuard, Name, VmaExt, PATH_MAX},
-    process::{Owner, OwnerState, Process, Relation, Viewpoint},
+    mm::{AddressSpace, MemberVma, MmapGuard, VmaExt, PATH_MAX},
+    process::{Owner, Process, Viewpoint},
 };
 use kernel::{mm::virt::VmaRef, prelude::*};
 
@@ -222,21 +222,6 @@ impl Walk {
         }
         Ok(Step::More)
     }
-}
-
-/// Appends the VMA's name, and returns where it ends.
-fn push_name(vma: &VmaRef, names: &mut KVVec<u8>, path: &mut [u8; PATH_MAX]) -> Result<usize> {
-    match vma.name(path) {
-        Name::None => {}
-        Name::Path(name) | Name::Special(name) => names.extend_from_slice(name, GFP_KERNEL)?,
-        Name::TooLong => names.extend_from_slice(b"[path too long]", GFP_KERNEL)?,
-        Name::Anon(name) => {
-            names.extend_from_slice(b"[anon:", GFP_KERNEL)?;
-            names.extend_from_slice(name, GFP_KERNEL)?;
-            names.extend_from_slice(b"]", GFP_KERNEL)?;
-        }
-    }
-    Ok(names.len())
 }
 
 /// What is at hand while the locks are held.
@@ -488,33 +473,11 @@ impl Item {
                 anon_vma,
                 vma,
                 owner,
-            } => text
-                .record("member")
-                .id("anon_vma", *anon_vma)
-                .signed("pid", owner.pid.into())
-                .string("comm", owner.comm.bytes())
-                .word(
-                    "state",
-                    match owner.state {
-                        OwnerState::Live => b"live",
-                        OwnerState::Forking => b"forking",
-                        OwnerState::Exiting => b"exiting",
-                    },
-                )
-                .id("mm", vma.mm)
+            } => owner
+                .tell(text.record("member").id("anon_vma", *anon_vma), vma.mm)
                 .hex("start", vma.start)
                 .hex("end", vma.end)
                 .hex("anon_pgoff", vma.anon_pgoff)
-                .word(
-                    "relation",
-                    match owner.relation {
-                        Relation::Itself => b"self",
-                        Relation::Ancestor => b"ancestor",
-                        Relation::Descendant => b"descendant",
-                        Relation::Other => b"other",
-                        Relation::Unknown => b"unknown",
-                    },
-                )
                 .end(),
         }
     }

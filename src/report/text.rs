@@ -5,7 +5,10 @@
 #![deny(unsafe_code)]
 
 use super::Fault;
-use crate::object::id::Id;
+use crate::object::{
+    id::Id,
+    process::{Owner, OwnerState, Relation},
+};
 use kernel::prelude::*;
 
 /// Text that grows; running out of memory is an error, and leaves no half line.
@@ -136,6 +139,23 @@ impl Line<'_> {
         self
     }
 
+    /// A word made of words, with commas between; `none` if there are none.
+    pub(crate) fn words<'w>(mut self, key: &str, words: impl Iterator<Item = &'w [u8]>) -> Self {
+        self.key(key);
+        let mut any = false;
+        for word in words {
+            if any {
+                self.push(b",");
+            }
+            self.push(word);
+            any = true;
+        }
+        if !any {
+            self.push(b"none");
+        }
+        self
+    }
+
     /// A word made of a name and a number, for what has no name.
     pub(crate) fn numbered(mut self, key: &str, name: &str, number: u64) -> Self {
         self.key(key);
@@ -199,4 +219,31 @@ fn name(errno: Error) -> &'static [u8] {
 
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
+impl Owner {
+    /// Adds who it is that has the address space `mm`.
+    pub(super) fn tell<'t>(&self, line: Line<'t>, mm: Id) -> Line<'t> {
+        line.signed("pid", self.pid.into())
+            .string("comm", self.comm.bytes())
+            .word(
+                "state",
+                match self.state {
+                    OwnerState::Live => b"live",
+                    OwnerState::Forking => b"forking",
+                    OwnerState::Exiting => b"exiting",
+                },
+            )
+            .id("mm", mm)
+            .word(
+                "relation",
+                match self.relation {
+                    Relation::Itself => b"self",
+                    Relation::Ancestor => b"ancestor",
+                    Relation::Descendant => b"descendant",
+                    Relation::Other => b"other",
+                    Relation::Unknown => b"unknown",
+                },
+            )
+    }
 }
