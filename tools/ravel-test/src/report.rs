@@ -4,8 +4,8 @@
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, anyhow};
-use ravel_records::{AnonVma, AnonVmaReport, Id, Member, Queue, QueueName, Relation, SkbsReport};
-use ravel_records::{Socket, SocketDetail, SocketQueues, SocketsReport, Vma};
+use ravel_records::{AnonVma, AnonVmaReport, CowReport, Id, Member, Queue, QueueName};
+use ravel_records::{Relation, SkbsReport, Socket, SocketDetail, SocketQueues, SocketsReport, Vma};
 
 use crate::check_eq;
 use crate::module::report_text;
@@ -25,6 +25,11 @@ pub fn sockets(pid: Pid) -> Result<SocketsReport> {
 /// The report `skbs` of a process, by `query`.
 pub fn skbs(pid: Pid) -> Result<SkbsReport> {
     parse_skbs(&report_text("skbs", pid)?)
+}
+
+/// Parses a report, and puts its text behind the error where that fails.
+pub fn parse_cow(text: &[u8]) -> Result<CowReport> {
+    CowReport::parse(text).map_err(|e| with_text(e, text))
 }
 
 /// Parses a report, and puts its text behind the error where that fails.

@@ -14,7 +14,7 @@ use ravel_records::{AnonVmaReport, MemberState, Relation};
 
 use crate::module::{REPORTS, query};
 use crate::process::{Area, Child};
-use crate::report::{chain, parse_anon, parse_skbs, parse_sockets};
+use crate::report::{chain, parse_anon, parse_cow, parse_skbs, parse_sockets};
 use crate::sys::{self, Forked, PAGE, Pid};
 use crate::{check, check_eq, tests};
 
@@ -217,7 +217,9 @@ fn read_one(
                 .with_context(|| String::from_utf8_lossy(&answer.text).into_owned())?;
         }
         "sockets" => drop(parse_sockets(&answer.text)?),
-        _ => drop(parse_skbs(&answer.text)?),
+        "skbs" => drop(parse_skbs(&answer.text)?),
+        "cow" => drop(parse_cow(&answer.text)?),
+        other => return Err(anyhow!("no check of report {other}")),
     }
     *lock(seen)?.whole.entry(report).or_default() += 1;
     Ok(())

@@ -362,6 +362,24 @@ const RECORDS: &[(&str, &str)] = &[
     ("attached", "pid:n comm:s state:w"),
     ("lock", "name:w longest_ns:n"),
     (
+        "page",
+        "address:h kind:w pfn:n order:n place:n index:h mapcount:n folio_mapcount:n exclusive:f \
+         huge:f writable:f dirty:f accessed:f mapping:i flags:w walked:f visited:n found:n moved:f",
+    ),
+    (
+        "mapper",
+        "page:h pid:n comm:s state:w mm:i relation:w at:h writable:f dirty:f accessed:f",
+    ),
+    (
+        "cow",
+        "start:h end:h perms:w anon:n exclusive:n shared:n own:n inherited:n huge:n file:n zero:n \
+         ksm:n swap:n migration:n other:n moved:n name:s",
+    ),
+    (
+        "share",
+        "vma:h pid:n comm:s state:w mm:i relation:w pages:n",
+    ),
+    (
         "vma",
         "start:h end:h perms:w pgoff:h anon_pgoff:h anon_vma:i chain:n name:s",
     ),
@@ -401,6 +419,15 @@ const SUMMARIES: &[(&str, &str)] = &[
     ),
     ("attached", "report:w attached:n limit:n cut:n"),
     ("locks", "report:w locks:n cut:n"),
+    (
+        "page",
+        "report:w pages:n empty:n unmapped:n hugetlb:n mappers:n moved:n cut:n",
+    ),
+    (
+        "cow",
+        "report:w vmas:n told:n public:n hugetlb:n anon:n exclusive:n shared:n own:n inherited:n \
+         huge:n file:n zero:n ksm:n swap:n migration:n other:n moved:n cut:n",
+    ),
 ];
 
 fn keys(list: &str) -> BTreeMap<&str, Kind> {
@@ -576,6 +603,21 @@ fn every_line_keeps_to_the_format() -> Result<()> {
     let kinds = check_text(&report_text("skbs", scene.puppet.pid)?, "report")?;
     for kind in ["socket", "queue", "skb"] {
         check!(kinds.contains_key(kind), "skbs has no {kind}: {kinds:?}");
+    }
+    let kinds = check_text(&report_text("cow", scene.puppet.pid)?, "report")?;
+    for kind in ["cow", "share"] {
+        check!(kinds.contains_key(kind), "cow has no {kind}: {kinds:?}");
+    }
+    let area = scene.area;
+    let request = format!(
+        "page {} {:#x} {:#x}",
+        scene.puppet.pid,
+        area.start,
+        area.end()
+    );
+    let kinds = check_text(&query(request.as_bytes())?.1.whole()?, "report")?;
+    for kind in ["page", "mapper"] {
+        check!(kinds.contains_key(kind), "page has no {kind}: {kinds:?}");
     }
     check_text(&read_file("attached")?.whole()?, "attached")?;
     detach(scene.puppet.pid)?;
