@@ -3,11 +3,12 @@
 use std::env;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::{
-    AnonVmaReport, Attached, Error, Line, ReportError, ReportName, SkbsReport, SocketsReport,
-    Version,
+    AnonVmaReport, Attached, CowReport, Error, Line, PageReport, ReportError, ReportName,
+    SkbsReport, SocketsReport, Version,
 };
 
 /// Where debugfs usually shows the module.
@@ -59,6 +60,18 @@ impl Client {
             .into_text(&self.root.join("query"))
     }
 
+    /// The same of a report that is asked for with addresses: the first, and the first behind.
+    pub fn query_range(
+        &self,
+        report: &ReportName,
+        pid: u32,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, Error> {
+        let Range { start, end } = range;
+        self.ask(format!("{report} {pid} {start:#x} {end:#x}").as_bytes())?
+            .into_text(&self.root.join("query"))
+    }
+
     /// Writes one request, in whatever words, and reads the answer to its end.
     ///
     /// Fails with [`Error::Io`] where the file cannot be opened.
@@ -83,6 +96,16 @@ impl Client {
     /// The report `skbs` of a process.
     pub fn skbs(&self, pid: u32) -> Result<SkbsReport, Error> {
         SkbsReport::parse(&self.query(&ReportName::Skbs, pid)?)
+    }
+
+    /// The report `cow` of a process.
+    pub fn cow(&self, pid: u32) -> Result<CowReport, Error> {
+        CowReport::parse(&self.query(&ReportName::Cow, pid)?)
+    }
+
+    /// The report `page` of some addresses of a process.
+    pub fn page(&self, pid: u32, range: Range<u64>) -> Result<PageReport, Error> {
+        PageReport::parse(&self.query_range(&ReportName::Page, pid, range)?)
     }
 
     /// What the module says of itself.

@@ -28,8 +28,10 @@ mod anon;
 mod body;
 pub mod client;
 mod control;
+mod cow;
 mod error;
 mod line;
+mod page;
 mod skbs;
 mod sockets;
 mod value;
@@ -38,12 +40,14 @@ mod words;
 pub use anon::{AnonVma, AnonVmaReport, AnonVmaSummary, Avc, Member, Vma};
 pub use body::{FORMAT, Header};
 pub use control::{Attached, AttachedProcess, AttachedSummary, Version};
+pub use cow::{Cow, CowReport, CowSummary, PageCounts, Share};
 pub use error::{Error, ReportError};
 pub use line::{Line, Value};
+pub use page::{Mapper, Page, PageReport, PageSummary};
 pub use skbs::{Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
 pub use sockets::{Socket, SocketDetail, SocketsReport, SocketsSummary};
 pub use value::{EtherType, Hex, Id, Linger, Offset, Text};
 pub use words::{
-    Family, MemberState, ProcessState, Protocol, QueueName, Relation, ReportName, Shutdown,
-    SkState, SocketKind, SocketState,
+    Family, MemberState, PageKind, ProcessState, Protocol, QueueName, Relation, ReportName,
+    Shutdown, SkState, SocketKind, SocketState,
 };

@@ -84,6 +84,10 @@ words! {
         Sockets = "sockets",
         /// The sockets, and the sk_buffs in their queues.
         Skbs = "skbs",
+        /// Pages at some addresses, and who maps each.
+        Page = "page",
+        /// Private memory: what of it is shared with whom.
+        Cow = "cow",
         /// In an `error`: a request that names no report.
         Query = "query",
         /// In a `summary`: the list of attached processes.
@@ -112,6 +116,30 @@ words! {
         Unrelated = "other",
         /// Not known: not `live`, or too many generations off.
         Unknown = "unknown",
+    }
+
+    /// What a page table entry holds.
+    PageKind {
+        /// A page of anonymous memory.
+        Anon = "anon",
+        /// A page of a file or of tmpfs.
+        File = "file",
+        /// Anonymous memory that KSM has merged.
+        Ksm = "ksm",
+        /// The page of zeroes, or the huge one.
+        Zero = "zero",
+        /// Memory that has no struct page.
+        Special = "special",
+        /// A slot of a swap device.
+        Swap = "swap",
+        /// A page that is being moved.
+        Migration = "migration",
+        /// A page in a device's memory.
+        Device = "device",
+        /// A page lost to a memory error.
+        Hwpoison = "hwpoison",
+        /// No page: a guard region, or a mark of userfaultfd.
+        Marker = "marker",
     }
 
     /// Whether an attached process is still there.

@@ -2,13 +2,17 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use ravel_records::{AnonVmaReport, Attached, Line, SkbsReport, SocketsReport, Value, Version};
+use ravel_records::{
+    AnonVmaReport, Attached, CowReport, Line, PageReport, SkbsReport, SocketsReport, Value, Version,
+};
 
-const SAMPLES: [&[u8]; 4] = [
+const SAMPLES: [&[u8]; 6] = [
     include_bytes!("samples/anon-bgsave-child.txt"),
     include_bytes!("samples/anon-mprotect-split.txt"),
     include_bytes!("samples/sockets-half-closed.txt"),
     include_bytes!("samples/skbs-udp.txt"),
+    include_bytes!("samples/page-forked.txt"),
+    include_bytes!("samples/cow-bgsave-child.txt"),
 ];
 
 /// Reads a text as everything; whatever is read must also go to JSON.
@@ -19,6 +23,18 @@ fn read_all(text: &[u8]) {
     });
     let _ = SocketsReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
     let _ = SkbsReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
+    let _ = PageReport::parse(text).map(|report| {
+        for page in &report.pages {
+            let _ = page.flags().count();
+        }
+        serde_json::to_string(&report).unwrap()
+    });
+    let _ = CowReport::parse(text).map(|report| {
+        for vma in &report.vmas {
+            let _ = vma.pages.present();
+        }
+        serde_json::to_string(&report).unwrap()
+    });
     let _ = Version::parse(text);
     let _ = Attached::parse(text);
 }

@@ -1,14 +1,17 @@
 //! Whole reports, as samples by hand: what is read from them, and what is refused.
 
 use ravel_records::{
-    AnonVmaReport, Attached, Error, EtherType, FORMAT, Linger, MemberState, Offset, ProcessState,
-    Protocol, QueueName, Relation, Shutdown, SkState, SkbsReport, SocketsReport, Version,
+    AnonVmaReport, Attached, CowReport, Error, EtherType, FORMAT, Linger, MemberState, Offset,
+    PageKind, PageReport, ProcessState, Protocol, QueueName, Relation, Shutdown, SkState,
+    SkbsReport, SocketsReport, Version,
 };
 
 const ANON: &str = include_str!("samples/anon-bgsave-child.txt");
 const SPLIT: &str = include_str!("samples/anon-mprotect-split.txt");
 const SOCKETS: &str = include_str!("samples/sockets-half-closed.txt");
 const SKBS: &str = include_str!("samples/skbs-udp.txt");
+const PAGE: &str = include_str!("samples/page-forked.txt");
+const COW: &str = include_str!("samples/cow-bgsave-child.txt");
 
 fn reason(text: &str) -> String {
     AnonVmaReport::parse(text.as_bytes())
@@ -76,6 +79,100 @@ fn skbs() {
 }
 
 #[test]
+fn page() {
+    let report = PageReport::parse(PAGE.as_bytes()).unwrap();
+    let shared = report.page_at(0x7f3a_1000_0fff).unwrap();
+    assert_eq!((shared.mapcount, shared.found, shared.visited), (2, 2, 2));
+    assert_eq!(shared.mappers[0].relation, Relation::Ancestor);
+    assert!(shared.flags().any(|flag| flag == "swapbacked"));
+    let part = report.page_at(0x7f3a_1000_2000).unwrap();
+    assert_eq!((part.order, part.place, part.moved), (9, 2, true));
+    assert_eq!(part.mappers[0].at.0, 0x7f3a_2000_2000);
+    assert!(report.page_at(0x7f3a_1000_3000).is_none());
+    let swap = report.page_at(0x7f3a_1000_4000).unwrap();
+    assert_eq!(swap.kind, PageKind::Swap);
+    assert_eq!((swap.swap_type, swap.swap_offset), (Some(0), Some(1793)));
+    assert_eq!(swap.flags().count(), 0);
+    assert_eq!(shared.swap_type, None);
+}
+
+#[test]
+fn cow() {
+    let report = CowReport::parse(COW.as_bytes()).unwrap();
+    let data = report.vma_at(0x7f3a_17ff_ffff).unwrap();
+    assert_eq!(data.size(), 128 << 20);
+    assert_eq!((data.pages.anon, data.pages.exclusive), (30720, 4096));
+    assert_eq!(data.pages.present(), 30720 + 16 + 7);
+    assert_eq!(data.shares[1].state, MemberState::Forking);
+    assert_eq!(report.summary.pages.file, 233);
+    assert!(report.vma_at(0).is_none());
+}
+
+fn page_reason(old: &str, new: &str) -> String {
+    let text = PAGE.replacen(old, new, 1);
+    assert_ne!(text, PAGE, "{old}");
+    let error = PageReport::parse(text.as_bytes()).unwrap_err();
+    error.to_string()
+}
+
+fn cow_reason(old: &str, new: &str) -> String {
+    let text = COW.replacen(old, new, 1);
+    assert_ne!(text, COW, "{old}");
+    let error = CowReport::parse(text.as_bytes()).unwrap_err();
+    error.to_string()
+}
+
+#[test]
+fn counts_of_pages_must_agree() {
+    for (old, new, expected) in [
+        ("pages=6", "pages=7", "counts 7 pages, the report has 6"),
+        (
+            "mappers=5",
+            "mappers=4",
+            "counts 4 mappers, the report has 5",
+        ),
+        ("found=1", "found=2", "counts 6 mappers by `found`"),
+        ("moved=1\nmapper", "moved=0\nmapper", "counts 1 moved"),
+        (
+            "mapper page=0x7f3a10001000",
+            "mapper page=0x1000",
+            "line 6: a `mapper` not under",
+        ),
+    ] {
+        let reason = page_reason(old, new);
+        assert!(reason.contains(expected), "{reason}");
+    }
+    // A bound explains what is missing.
+    let text = PAGE
+        .replacen("found=1", "found=9", 1)
+        .replace("cut=0", "cut=8");
+    PageReport::parse(text.as_bytes()).unwrap();
+    for (old, new, expected) in [
+        ("told=5", "told=6", "counts 6 cow records, the report has 5"),
+        (
+            "anon=30742",
+            "anon=30741",
+            "counts 30741 anon, the report has 30742",
+        ),
+        ("swap=25", "swap=24", "counts 25 swap, the report has 24"),
+        ("vmas=8", "vmas=9", "counts 9 VMAs, the report has 8"),
+        (
+            "moved=1 name",
+            "moved=2 name",
+            "counts 1 moved, the report has 2",
+        ),
+        (
+            "share vma=0x5",
+            "share vma=0x6",
+            "line 4: a `share` not under",
+        ),
+    ] {
+        let reason = cow_reason(old, new);
+        assert!(reason.contains(expected), "{reason}");
+    }
+}
+
+#[test]
 fn json_keeps_everything() {
     let anon = AnonVmaReport::parse(ANON.as_bytes()).unwrap();
     let json = serde_json::to_string(&anon).unwrap();
@@ -97,6 +194,18 @@ fn json_keeps_everything() {
     assert_eq!(skb["mac"]["set"], false);
     assert_eq!(skb["protocol"], "0x0800");
     assert_eq!(serde_json::from_value::<SkbsReport>(json).unwrap(), skbs);
+    let page = PageReport::parse(PAGE.as_bytes()).unwrap();
+    let json = serde_json::to_value(&page).unwrap();
+    assert_eq!(json["pages"][0]["mappers"][1]["pid"], 901);
+    assert_eq!(json["pages"][0]["index"], "0x7f3a10000");
+    assert_eq!(json["pages"][3]["kind"], "swap");
+    assert_eq!(serde_json::from_value::<PageReport>(json).unwrap(), page);
+    let cow = CowReport::parse(COW.as_bytes()).unwrap();
+    let json = serde_json::to_value(&cow).unwrap();
+    assert_eq!(json["vmas"][1]["inherited"], 15);
+    assert_eq!(json["vmas"][1]["shares"][0]["pages"], 15);
+    assert_eq!(json["summary"]["huge"], 20480);
+    assert_eq!(serde_json::from_value::<CowReport>(json).unwrap(), cow);
 }
 
 #[test]
@@ -125,6 +234,8 @@ fn every_cut_is_seen() {
         ),
         (SOCKETS, |text| SocketsReport::parse(text).map(drop)),
         (SKBS, |text| SkbsReport::parse(text).map(drop)),
+        (PAGE, |text| PageReport::parse(text).map(drop)),
+        (COW, |text| CowReport::parse(text).map(drop)),
     ] {
         for end in 0..text.len() {
             let error = parse(&text.as_bytes()[..end]).unwrap_err();
