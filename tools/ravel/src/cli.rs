@@ -1,12 +1,13 @@
 //! The command line. `ravel.1` describes the same options, and a test compares the two.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-/// Shows the anon_vma chains, sockets and sk_buffs of a process, as the ravel kernel module reads
-/// them.
+/// Shows the anon_vma chains, pages, sockets and sk_buffs of a process, as the ravel kernel module
+/// reads them.
 #[derive(Debug, Parser)]
 #[command(name = "ravel", arg_required_else_help = true)]
 #[command(disable_version_flag = true)]
@@ -30,6 +31,10 @@ pub enum Command {
     Sockets(Source),
     /// Show the sk_buffs in the sockets' queues, with their header offsets
     Skbs(Skbs),
+    /// Show the pages at some addresses, and who else maps each
+    Page(Page),
+    /// Show how much of the private memory is shared, and with whom
+    Cow(Cow),
     /// Say what is missing on this machine, item by item, and how to mend it
     Doctor,
     /// Print the versions of this program and of the module
@@ -79,6 +84,86 @@ pub struct Skbs {
     pub raw: bool,
 }
 
+/// `ravel page`.
+#[derive(Debug, Args)]
+pub struct Page {
+    #[command(flatten)]
+    pub source: Source,
+    /// Address, in hexadecimal, with or without 0x; or START-END, as in /proc/PID/maps
+    #[arg(value_name = "ADDR", value_parser = addresses)]
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub address: Option<Addresses>,
+    /// The first address that is not asked for; without it, one page is shown
+    #[arg(value_parser = address, requires = "address")]
+    pub end: Option<u64>,
+    /// Show every page on a line of its own, and each of its mappers
+    #[arg(long)]
+    pub all: bool,
+    /// Show the module's ids of anon_vmas and files
+    #[arg(long)]
+    pub ids: bool,
+}
+
+/// `ravel cow`.
+#[derive(Debug, Args)]
+pub struct Cow {
+    #[command(flatten)]
+    pub source: Source,
+    /// Show mappings that hold nothing private, too, and everyone they are shared with
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// What was asked for by one word: an address, or a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The first.
+    pub start: u64,
+    /// The first behind it, where the word names it.
+    pub end: Option<u64>,
+}
+
+impl Page {
+    /// The addresses to ask for.
+    pub fn range(&self) -> Result<Option<Range<u64>>, &'static str> {
+        let Some(Addresses { start, end }) = self.address else {
+            return Ok(None);
+        };
+        let end = match (end, self.end) {
+            (Some(_), Some(_)) => return Err("the end is named twice"),
+            (end, None) | (None, end) => end.unwrap_or(start + 1),
+        };
+        if start >= end {
+            return Err("the range is empty: its end is not behind its start");
+        }
+        Ok(Some(start..end))
+    }
+}
+
+/// Bits of an address that user space can have.
+const ADDRESS_BITS: u32 = 57;
+
+fn address(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    // from_str_radix() takes a sign, too.
+    let plain = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let address = u64::from_str_radix(digits, 16).ok().filter(|_| plain);
+    let address = address.ok_or("not a hexadecimal number")?;
+    if address >> ADDRESS_BITS != 0 {
+        return Err("not an address that a process can have".to_owned());
+    }
+    Ok(address)
+}
+
+fn addresses(text: &str) -> Result<Addresses, String> {
+    let (start, end) = match text.split_once('-') {
+        Some((start, end)) => (start, Some(address(end)?)),
+        None => (text, None),
+    };
+    let start = address(start)?;
+    Ok(Addresses { start, end })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +172,43 @@ mod tests {
     #[test]
     fn the_definition_holds() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_in_any_form() {
+        let of = |words: &[&str]| {
+            let words = [&["ravel", "page", "7"], words].concat();
+            let Some(Command::Page(page)) = Cli::try_parse_from(words).ok()?.command else {
+                return None;
+            };
+            page.range().ok().flatten()
+        };
+        for words in [
+            &["7f00-7f10"][..],
+            &["0x7f00-0x7f10"],
+            &["7F00", "0x7f10"],
+            &["0x7f00", "7f10"],
+        ] {
+            assert_eq!(of(words), Some(0x7f00..0x7f10), "{words:?}");
+        }
+        assert_eq!(of(&["0"]), Some(0..1));
+        assert_eq!(of(&["1ffffffffffffff"]), Some((1 << 57) - 1..1 << 57));
+        for words in [
+            &["7f00-7f10", "7f20"][..],
+            &["7f10-7f00"],
+            &["7f00", "7f00"],
+            &["200000000000000"],
+            &["-1"],
+            &["+1"],
+            &["7g"],
+            &[""],
+            &["0x"],
+            &["1-"],
+            &["1-2-3"],
+            &[],
+        ] {
+            assert_eq!(of(words), None, "{words:?}");
+        }
     }
 
     #[test]

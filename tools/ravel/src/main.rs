@@ -8,16 +8,19 @@ mod screen;
 mod view;
 
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use ravel_records::client::Client;
-use ravel_records::{AnonVmaReport, Error, FORMAT, ReportName, SkbsReport, SocketsReport};
+use ravel_records::{
+    AnonVmaReport, CowReport, Error, FORMAT, PageReport, ReportName, SkbsReport, SocketsReport,
+};
 use serde::Serialize;
 
-use cli::{Cli, Command, Source};
+use cli::{Cli, Command, Page, Source};
 use machine::Machine;
 use screen::Screen;
 
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
     let failure = match run(cli) {
         Ok(code) => return code,
         // Whoever read the output has seen enough.
-        Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return ExitCode::SUCCESS;
         }
         Err(failure) => failure,
@@ -91,6 +94,24 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
             print(&view::skbs::draw(&report, args.raw, &screen))?;
         }
+        Command::Page(args) => {
+            let report = PageReport::parse(&page_text(&client, &args)?)?;
+            if args.source.json {
+                return json(&report);
+            }
+            let options = view::page::Options {
+                all: args.all,
+                ids: args.ids,
+            };
+            print(&view::page::draw(&report, &options, &screen))?;
+        }
+        Command::Cow(args) => {
+            let report = CowReport::parse(&text(&client, ReportName::Cow, &args.source)?)?;
+            if args.source.json {
+                return json(&report);
+            }
+            print(&view::cow::draw(&report, args.all, &screen))?;
+        }
         Command::Doctor => {
             let items = doctor::examine(&Machine::here(), &client);
             print(&doctor::draw(&items))?;
@@ -120,6 +141,16 @@ fn text(client: &Client, report: ReportName, source: &Source) -> Result<Vec<u8>,
             "a report".to_owned(),
             io::Error::other("neither a PID nor a file is named"),
         )),
+    }
+}
+
+/// The text of a report `page`, likewise.
+fn page_text(client: &Client, args: &Page) -> Result<Vec<u8>, Failure> {
+    let usage = |reason| Cli::command().error(ErrorKind::ValueValidation, reason);
+    let range = args.range().unwrap_or_else(|reason| usage(reason).exit());
+    match (args.source.pid, range) {
+        (Some(pid), Some(range)) => Ok(client.query_range(&ReportName::Page, pid, range)?),
+        _ => text(client, ReportName::Page, &args.source),
     }
 }
 

@@ -1,12 +1,15 @@
 //! Reports for people.
 
 pub mod anon;
+pub mod cow;
+pub mod page;
 mod remarks;
 pub mod skbs;
 pub mod sockets;
 mod table;
 
-use ravel_records::Header;
+use ravel_records::{Header, Hex, MemberState, Relation};
+use unicode_width::UnicodeWidthStr;
 
 use crate::screen::{DIM, NAME, NOTE, STRONG, plain};
 
@@ -28,5 +31,66 @@ fn left_out(cut: u64) -> String {
             "{NOTE}{} left out: the module bounds them.{NOTE:#}\n",
             crate::screen::count(cut, "record", "records")
         ),
+    }
+}
+
+/// Columns of the widest.
+fn widest(texts: impl Iterator<Item = String>) -> usize {
+    texts.map(|text| text.width()).max().unwrap_or(0)
+}
+
+/// A range as in /proc/PID/maps.
+fn range(start: Hex, end: Hex) -> String {
+    format!("{:x}-{:x}", start.0, end.0)
+}
+
+/// The order of processes: oneself first, then those above, below, beside.
+fn rank(relation: &Relation) -> u8 {
+    match relation {
+        Relation::Self_ => 0,
+        Relation::Ancestor => 1,
+        Relation::Descendant => 2,
+        Relation::Unrelated => 3,
+        Relation::Unknown | Relation::Other(_) => 4,
+    }
+}
+
+/// Processes by what they are to the one asked for: `200 descendants, 1 other`.
+fn kinds<'r>(relations: impl Iterator<Item = &'r Relation>) -> String {
+    let words = [
+        ("of its own", "of its own"),
+        ("ancestor", "ancestors"),
+        ("descendant", "descendants"),
+        ("other", "others"),
+        ("unknown", "unknown"),
+    ];
+    let mut found = [0u64; 5];
+    for relation in relations {
+        found[usize::from(rank(relation))] += 1;
+    }
+    let parts: Vec<String> = found
+        .iter()
+        .zip(words)
+        .filter(|(number, _)| **number > 0)
+        .map(|(number, (one, many))| crate::screen::count(*number, one, many))
+        .collect();
+    parts.join(", ")
+}
+
+/// What is to be said of a process that is not simply there.
+fn passing(state: &MemberState) -> String {
+    match state {
+        MemberState::Live => String::new(),
+        MemberState::Forking => "  being forked".to_owned(),
+        MemberState::Exiting => "  exiting".to_owned(),
+        MemberState::Other(state) => format!("  {state}"),
+    }
+}
+
+/// A pid, where there is one.
+fn pid(pid: u32) -> String {
+    match pid {
+        0 => "-".to_owned(),
+        pid => pid.to_string(),
     }
 }

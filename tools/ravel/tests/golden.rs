@@ -82,6 +82,96 @@ fn skbs_raw() {
 }
 
 #[test]
+fn pages_of_a_forked_child() {
+    insta::assert_snapshot!(shown(&["page"], "page-forked.txt", None));
+}
+
+#[test]
+fn pages_with_ids_on_a_narrow_screen() {
+    let text = shown(&["page", "--ids"], "page-forked.txt", Some(90));
+    insta::assert_snapshot!(text);
+}
+
+/// 512 pages of a huge one, which 12 others map, and a page in the middle that was copied.
+fn huge() -> String {
+    let mut text =
+        String::from("report name=page format=1 pid=100 comm=\"parent\" kernel=\"7.3.4\"\n");
+    let mut mappers = 0;
+    for at in 0..512 {
+        let address = 0x7f00_0020_0000u64 + at * 4096;
+        let copied = at == 300;
+        let found = if copied { 1 } else { 13 };
+        let (order, place, pfn) = match copied {
+            true => (0, 0, 77),
+            false => (9, at, 1_048_576 + at),
+        };
+        let alone = u8::from(copied);
+        let index = address >> 12;
+        text.push_str(&format!(
+            "page address={address:#x} kind=anon pfn={pfn} order={order} place={place} \
+             index={index:#x} mapcount={found} folio_mapcount={found} exclusive={alone} huge=0 \
+             writable={alone} dirty=1 accessed=1 mapping=00000000000000aa \
+             flags=uptodate,swapbacked walked=1 visited=13 found={found} moved=0\n"
+        ));
+        for pid in 100..100 + found {
+            let relation = if pid == 100 { "self" } else { "descendant" };
+            text.push_str(&format!(
+                "mapper page={address:#x} pid={pid} comm=\"c\" state=live mm={pid:016x} \
+                 relation={relation} at={address:#x} writable=0 dirty=1 accessed=1\n"
+            ));
+            mappers += 1;
+        }
+    }
+    text + &format!(
+        "summary report=page pages=512 empty=0 unmapped=0 hugetlb=0 mappers={mappers} moved=0 cut=0\n"
+    )
+}
+
+#[test]
+fn pages_in_a_row_are_one_line() {
+    let (code, text, _) = piped(&["page"], &huge());
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!(text);
+    let (_, all, _) = piped(&["page", "--all"], &huge());
+    assert_eq!(all.matches("same address").count(), 511 * 13 + 1);
+}
+
+#[test]
+fn cow_of_a_forked_child() {
+    insta::assert_snapshot!(shown(&["cow"], "cow-bgsave-child.txt", None));
+}
+
+#[test]
+fn cow_of_everything_on_a_narrow_screen() {
+    let text = shown(&["cow", "--all"], "cow-bgsave-child.txt", Some(100));
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn cow_with_many_is_folded() {
+    let mut text = String::from(
+        "report name=cow format=1 pid=100 comm=\"parent\" kernel=\"7.3.4\"\n\
+         cow start=0x7000 end=0x8000 perms=rw-p anon=1 exclusive=0 shared=1 own=1 inherited=0 \
+         huge=0 file=0 zero=0 ksm=0 swap=0 migration=0 other=0 moved=0 name=\"[heap]\"\n",
+    );
+    for pid in 101..301 {
+        text.push_str(&format!(
+            "share vma=0x7000 pid={pid} comm=\"c\" state=live mm={pid:016x} relation=descendant \
+             pages=1\n"
+        ));
+    }
+    text.push_str(
+        "summary report=cow vmas=1 told=1 public=0 hugetlb=0 anon=1 exclusive=0 shared=1 own=1 \
+         inherited=0 huge=0 file=0 zero=0 ksm=0 swap=0 migration=0 other=0 moved=0 cut=0\n",
+    );
+    let (code, shown, _) = piped(&["cow"], &text);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!(shown);
+    let (_, all, _) = piped(&["cow", "--all"], &text);
+    assert_eq!(all.matches("descendant  ").count(), 200);
+}
+
+#[test]
 fn json_documents() {
     insta::assert_snapshot!(shown(&["anon", "--json"], "anon-mprotect-split.txt", None));
     insta::assert_snapshot!(shown(&["skbs", "--json"], "skbs-udp.txt", None));
@@ -198,6 +288,11 @@ fn errors_say_what_to_do() {
         &["anon", "x"],
         &["anon"],
         &["anon", "1", "--from", "f"],
+        &["page", "1"],
+        &["page", "1", "x"],
+        &["page", "1", "2000-1000"],
+        &["page", "1", "1000-2000", "3000"],
+        &["page", "1", "1000", "--from", "f"],
     ] {
         assert_eq!(output(&mut ravel(args)).0, Some(2), "{args:?}");
     }

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use ravel_records::{AnonVma, AnonVmaReport, Hex, Id, Member, MemberState, Relation, Text, Vma};
-use unicode_width::UnicodeWidthStr;
+use ravel_records::{AnonVma, AnonVmaReport, Hex, Id, Member, Relation, Text, Vma};
 
-use super::{heading, left_out};
+use super::{heading, kinds, left_out, passing, pid, range, rank, widest};
 use crate::screen::{DIM, NAME, NOTE, STRONG, Screen, count, pad, plain, size};
 
 /// Members of one anon_vma that are shown unless all are asked for.
@@ -62,14 +61,6 @@ fn labels(report: &AnonVmaReport) -> BTreeMap<Id, String> {
         }
     }
     labels
-}
-
-fn widest(texts: impl Iterator<Item = String>) -> usize {
-    texts.map(|text| text.width()).max().unwrap_or(0)
-}
-
-fn range(start: Hex, end: Hex) -> String {
-    format!("{:x}-{:x}", start.0, end.0)
 }
 
 /// Everything that the lines of one drawing share.
@@ -169,20 +160,12 @@ impl Drawing<'_> {
         };
         let (shown, folded) = members.split_at(few);
         for member in shown {
-            let pid = match member.pid {
-                0 => "-".to_owned(),
-                pid => pid.to_string(),
-            };
+            let pid = pid(member.pid);
             let place = match (member.start, member.end) == (vma.start, vma.end) {
                 true => "same range".to_owned(),
                 false => range(member.start, member.end),
             };
-            let state = match &member.state {
-                MemberState::Live => String::new(),
-                MemberState::Forking => "  being forked".to_owned(),
-                MemberState::Exiting => "  exiting".to_owned(),
-                MemberState::Other(state) => format!("  {state}"),
-            };
+            let state = passing(&member.state);
             let _ = writeln!(
                 text,
                 "{trunk}     {:<10}  {pid:>7}  {NAME}{}{NAME:#}  {DIM}{place}{DIM:#}{NOTE}{state}{NOTE:#}",
@@ -192,7 +175,7 @@ impl Drawing<'_> {
         }
         if !folded.is_empty() {
             let more = folded.len();
-            let kinds = kinds(folded);
+            let kinds = kinds(folded.iter().map(|member| &member.relation));
             let _ = writeln!(text, "{trunk}     {DIM}+{more} more ({kinds}){DIM:#}");
         }
         let missing = group.members.saturating_sub(group.member.len() as u64);
@@ -204,39 +187,6 @@ impl Drawing<'_> {
             );
         }
     }
-}
-
-/// The order of members: oneself first, then those above, below, beside.
-fn rank(relation: &Relation) -> u8 {
-    match relation {
-        Relation::Self_ => 0,
-        Relation::Ancestor => 1,
-        Relation::Descendant => 2,
-        Relation::Unrelated => 3,
-        Relation::Unknown | Relation::Other(_) => 4,
-    }
-}
-
-/// How many members there are of each relation: `200 descendants, 1 other`.
-fn kinds(members: &[&Member]) -> String {
-    let words = [
-        ("of its own", "of its own"),
-        ("ancestor", "ancestors"),
-        ("descendant", "descendants"),
-        ("other", "others"),
-        ("unknown", "unknown"),
-    ];
-    let mut found = [0u64; 5];
-    for member in members {
-        found[usize::from(rank(&member.relation))] += 1;
-    }
-    let parts: Vec<String> = found
-        .iter()
-        .zip(words)
-        .filter(|(number, _)| **number > 0)
-        .map(|(number, (one, many))| count(*number, one, many))
-        .collect();
-    parts.join(", ")
 }
 
 /// The last lines: the counts, and who else is there.
