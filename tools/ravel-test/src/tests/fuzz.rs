@@ -89,7 +89,7 @@ impl Model {
             return vec![if line == b"reset" { 0 } else { libc::EINVAL }];
         }
         let number = match target {
-            Target::Query => words_of(line).and_then(|(_, pid)| number(pid)),
+            Target::Query => request(line).map(|(_, pid)| pid),
             _ => number(line),
         };
         let Some(pid) = number else {
@@ -144,12 +144,44 @@ fn number(text: &[u8]) -> Option<u64> {
     text.parse().ok().filter(|n| (1..=LAST_PID).contains(n))
 }
 
-/// A report's name and what stands behind the blank after it.
-fn words_of(line: &[u8]) -> Option<(&'static str, &[u8])> {
-    REPORTS.iter().find_map(|name| {
-        let rest = line.strip_prefix(name.as_bytes())?;
-        Some((*name, rest.strip_prefix(b" ")?))
-    })
+/// An address as the format has it.
+fn address(text: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(text.strip_prefix(b"0x")?).ok()?;
+    let plain = digits.bytes().all(|b| b.is_ascii_hexdigit()) && digits.len() <= 16;
+    let address = u64::from_str_radix(digits, 16).ok().filter(|_| plain)?;
+    (address < 1 << 57).then_some(address)
+}
+
+/// A report's name and a pid, where a line is a request.
+fn request(line: &[u8]) -> Option<(&'static str, u64)> {
+    let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+    let (name, pid) = (words.first()?, number(words.get(1)?)?);
+    if *name == b"page" {
+        let range = match words[2..] {
+            [at] => address(at).map(|at| at..at + 1),
+            [from, to] => address(from).zip(address(to)).map(|(from, to)| from..to),
+            _ => None,
+        };
+        return range
+            .filter(|range| !range.is_empty())
+            .map(|_| ("page", pid));
+    }
+    let report = REPORTS.iter().find(|report| report.as_bytes() == *name)?;
+    (words.len() == 2).then_some((*report, pid))
+}
+
+/// What looks like an address.
+fn address_text(random: &mut Random) -> Vec<u8> {
+    let address = random.next() >> (6 + random.below(50));
+    match random.below(12) {
+        0 => format!("{address:x}"),
+        1 => format!("0X{address:X}"),
+        2 => format!("0x{:x}", u64::MAX - address),
+        3 => format!("0x{address:017x}"),
+        4 => "0x".into(),
+        _ => format!("0x{:x}", address & !0xfff),
+    }
+    .into_bytes()
 }
 
 /// What looks like a number.
@@ -185,12 +217,20 @@ fn grammatical(random: &mut Random, target: Target, pids: &[u64]) -> Vec<u8> {
             random.pick(&words).to_vec()
         }
         Target::Query => {
-            let name = match random.below(12) {
+            let name = match random.below(14) {
                 0..=9 => random.pick(REPORTS),
+                10..=11 => &"page",
                 _ => random.pick(&["anon", "", "SOCKETS", "skbs\t", "version", "anon_vma_"]),
             };
             let blank = if random.one_in(20) { "  " } else { " " };
-            [name.as_bytes(), blank.as_bytes(), &pid_text(random, pids)].concat()
+            let mut text = [name.as_bytes(), blank.as_bytes(), &pid_text(random, pids)].concat();
+            if *name == "page" || random.one_in(30) {
+                for _ in 0..random.pick(&[1, 1, 2, 2, 0, 3]).to_owned() {
+                    text.push(b' ');
+                    text.extend(address_text(random));
+                }
+            }
+            text
         }
     };
     if random.one_in(2) {
@@ -245,8 +285,7 @@ fn check_answer(model: &Model, file: &mut File, input: &[u8], errno: i32) -> Res
     text.truncate(len);
     let shown = String::from_utf8_lossy(&text).into_owned();
     let line = input.strip_suffix(b"\n").unwrap_or(input);
-    let asked = words_of(line).and_then(|(name, pid)| Some((name, number(pid)?)));
-    let (name, pid) = match (errno, asked) {
+    let (name, pid) = match (errno, request(line)) {
         (libc::EINVAL, _) => ("query", 0),
         (_, Some(asked)) => asked,
         _ => anyhow::bail!("errno {errno} of what is no request"),

@@ -11,6 +11,8 @@ mod churn;
 mod cli;
 mod concurrency;
 mod family;
+mod faults;
+mod fire;
 mod fuzz;
 mod identity;
 mod lifecycle;
@@ -22,6 +24,7 @@ mod reading;
 mod shutdown;
 mod skbs;
 mod sockets;
+mod storm;
 
 /// Every subject's tests.
 pub const ALL: &[&[Test]] = &[
@@ -43,4 +46,7 @@ pub const ALL: &[&[Test]] = &[
     bounds::TESTS,
     privilege::TESTS,
     fuzz::TESTS,
+    fire::TESTS,
+    storm::TESTS,
+    faults::TESTS,
 ];
