@@ -16,6 +16,7 @@ use crate::object::{
     page::{self, is_hugetlb, Entries, Kind},
     process::{Owner, Process, Viewpoint},
 };
+use core::cell::Cell;
 use kernel::{
     mm::virt::{flags, VmaRef},
     page::PAGE_SIZE,
@@ -297,12 +298,14 @@ impl Walk {
                 continue;
             };
             let cut = &mut at.cut;
+            // Whose the pages of the member at hand are counted for: looked for once, not for each page.
+            let whose = Cell::new(None);
             page::reverse(
                 &anon_vma,
                 group.first,
                 group.last,
                 room,
-                |_, _, _| {},
+                |_, _, _| whose.set(None),
                 |member, index, seen| {
                     let Some((_, own)) = group.same_page(entries, vma, index) else {
                         return;
@@ -310,20 +313,27 @@ impl Walk {
                     if seen.kind() != Kind::Anon || seen.pfn() != own.pfn() {
                         return;
                     }
-                    let mm = member.vma().mm;
-                    if let Some(sharer) = sharers.iter_mut().rev().find(|sharer| sharer.mm == mm) {
-                        sharer.pages += 1;
-                        return;
-                    }
-                    if sharers.len() == MAX_SHARERS {
-                        *cut += 1;
-                        return;
-                    }
-                    let _ = sharers.push_within_capacity(Sharer {
-                        mm,
-                        owner: member.owner(view, space),
-                        pages: 1,
+                    let place = whose.get().unwrap_or_else(|| {
+                        let mm = member.vma().mm;
+                        let known = sharers.iter().rposition(|sharer| sharer.mm == mm);
+                        known.unwrap_or_else(|| {
+                            let place = sharers.len();
+                            // Where there is no room for it, nothing will be at this place.
+                            if place < MAX_SHARERS {
+                                let _ = sharers.push_within_capacity(Sharer {
+                                    mm,
+                                    owner: member.owner(view, space),
+                                    pages: 0,
+                                });
+                            }
+                            place
+                        })
                     });
+                    whose.set(Some(place));
+                    match sharers.get_mut(place) {
+                        Some(sharer) => sharer.pages += 1,
+                        None => *cut += 1,
+                    }
                 },
             );
         }
