@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use anyhow::{Context, Result};
 
 /// Taint bits that an unsigned out-of-tree module sets by itself: O and E.
-const EXPECTED_TAINT: u64 = 1 << 12 | 1 << 13;
+const EXPECTED_TAINT: u64 = (1 << 12) | (1 << 13);
 
 /// What a line that tells of a fault begins with.
 const BEGINNINGS: &[&str] = &["WARNING: ", "BUG: ", "INFO: ", "Oops: ", "kernel BUG at "];

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -645,7 +646,11 @@ fn obey(words: &[&str], index: usize, ends: &[(RawFd, RawFd)]) -> Result<String>
 
 /// Bytes as words of an order.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>> {

@@ -205,7 +205,7 @@ fn attach_and_detach_by_many_threads_add_up() -> Result<()> {
                     .wrapping_mul(6364136223846793005)
                     .wrapping_add(1442695040888963407);
                 let i = (random >> 33) % CHILDREN;
-                let (name, other, add) = match random >> 40 & 1 {
+                let (name, other, add) = match (random >> 40) & 1 {
                     0 => ("attach", libc::EEXIST, 1),
                     _ => ("detach", libc::ENOENT, -1),
                 };

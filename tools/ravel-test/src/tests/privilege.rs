@@ -151,12 +151,7 @@ fn root_in_a_pid_namespace_names_its_own_processes() -> Result<()> {
         None,
         |link| {
             let us: Pid = link.wait()?.parse()?;
-            sys::mount(
-                "none",
-                Path::new("/"),
-                "",
-                (libc::MS_REC | libc::MS_PRIVATE) as u64,
-            )?;
+            sys::mount("none", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE)?;
             sys::mount("debugfs", Path::new("/mnt"), "debugfs", 0)?;
             let grandchild = Child::idle()?;
             check_eq!(
