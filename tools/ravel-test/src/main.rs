@@ -13,6 +13,7 @@ mod klog;
 mod maps;
 mod measure;
 mod module;
+mod pagemap;
 mod process;
 mod random;
 mod report;

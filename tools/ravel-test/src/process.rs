@@ -429,10 +429,35 @@ impl Puppet {
             .map(drop)
     }
 
+    /// madvise().
+    pub fn advise(&mut self, area: Area, advice: i32) -> Result<()> {
+        self.call(&format!("advise {} {} {advice}", area.start, area.len))
+            .map(drop)
+    }
+
+    /// Maps an area that huge pages fit into, with more mmap() flags than usual.
+    pub fn map_aligned(&mut self, pages: usize, flags: i32) -> Result<Area> {
+        let start = self.call(&format!("mapaligned {pages} {flags}"))?.parse()?;
+        Ok(Area {
+            start,
+            len: (pages * PAGE) as u64,
+        })
+    }
+
     /// mremap() into a new place between guards: the area there.
     pub fn remap(&mut self, area: Area) -> Result<Area> {
         let room = self.map(area.len as usize / PAGE)?;
         self.call(&format!("remap {} {} {}", area.start, area.len, room.start))?;
+        Ok(room)
+    }
+
+    /// The same, and the old area stays there, empty.
+    pub fn remap_keeping(&mut self, area: Area) -> Result<Area> {
+        let room = self.map(area.len as usize / PAGE)?;
+        self.call(&format!(
+            "remapkeeping {} {} {}",
+            area.start, area.len, room.start
+        ))?;
         Ok(room)
     }
 
@@ -590,8 +615,11 @@ fn obey(words: &[&str], index: usize, ends: &[(RawFd, RawFd)]) -> Result<String>
                 sys::unmap(addr, PAGE)?;
             }
         }
+        "advise" => sys::advise(number(1)?, number(2)?, number(3)? as i32)?,
+        "mapaligned" => return Ok(map_aligned(number(1)? * PAGE, number(2)? as i32)?.to_string()),
         "protect" => sys::protect(number(1)?, number(2)?, number(3)? as i32)?,
         "remap" => sys::remap(number(1)?, number(2)?, number(3)?)?,
+        "remapkeeping" => sys::remap_keeping(number(1)?, number(2)?, number(3)?)?,
         "fork" | "forklasting" => {
             let parent = sys::getpid();
             match sys::fork()? {
@@ -671,4 +699,15 @@ fn map_file(fd: RawFd, pages: usize, page: usize) -> Result<String> {
         page * PAGE,
     )?;
     Ok(area.start.to_string())
+}
+
+/// Where a huge page can begin.
+pub const HUGE: usize = 512 * PAGE;
+
+/// Maps an area at the beginning of a huge page, and none behind it.
+fn map_aligned(len: usize, flags: i32) -> Result<usize> {
+    let base = sys::map_anon(len + 3 * HUGE, libc::PROT_NONE)?;
+    let start = (base + 1).next_multiple_of(HUGE);
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    Ok(sys::map(start, len, RW, flags, None, 0)?)
 }

@@ -4,11 +4,11 @@
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, anyhow};
-use ravel_records::{AnonVma, AnonVmaReport, CowReport, Id, Member, Queue, QueueName};
+use ravel_records::{AnonVma, AnonVmaReport, CowReport, Id, Member, PageReport, Queue, QueueName};
 use ravel_records::{Relation, SkbsReport, Socket, SocketDetail, SocketQueues, SocketsReport, Vma};
 
 use crate::check_eq;
-use crate::module::report_text;
+use crate::module::{query, report_text};
 use crate::process::Area;
 use crate::sys::{self, Pid};
 
@@ -25,6 +25,24 @@ pub fn sockets(pid: Pid) -> Result<SocketsReport> {
 /// The report `skbs` of a process, by `query`.
 pub fn skbs(pid: Pid) -> Result<SkbsReport> {
     parse_skbs(&report_text("skbs", pid)?)
+}
+
+/// The report `cow` of a process, by `query`.
+pub fn cow(pid: Pid) -> Result<CowReport> {
+    parse_cow(&report_text("cow", pid)?)
+}
+
+/// The report `page` of some addresses of a process, by `query`.
+pub fn page(pid: Pid, start: u64, end: u64) -> Result<PageReport> {
+    let request = format!("page {pid} {start:#x} {end:#x}\n");
+    let (errno, answer) = query(request.as_bytes())?;
+    check_eq!(errno, 0, "the write of {request:?}, that gives {answer:?}");
+    parse_page(&answer.whole()?)
+}
+
+/// Parses a report, and puts its text behind the error where that fails.
+pub fn parse_page(text: &[u8]) -> Result<PageReport> {
+    PageReport::parse(text).map_err(|e| with_text(e, text))
 }
 
 /// Parses a report, and puts its text behind the error where that fails.

@@ -435,6 +435,24 @@ pub fn remap(addr: usize, len: usize, to: usize) -> io::Result<()> {
     }
 }
 
+/// mremap() of a whole mapping to a chosen address, that leaves the old mapping there, empty.
+pub fn remap_keeping(addr: usize, len: usize, to: usize) -> io::Result<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    // SAFETY: As in map().
+    let p = unsafe { libc::mremap(addr as *mut c_void, len, len, flags, to as *mut c_void) };
+    if p == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// madvise().
+pub fn advise(addr: usize, len: usize, advice: c_int) -> io::Result<()> {
+    // SAFETY: As in map().
+    cvt(unsafe { libc::madvise(addr as *mut c_void, len, advice) }).map(drop)
+}
+
 /// Writes one byte.
 pub fn poke(addr: usize, value: u8) {
     // SAFETY: Used with addresses that the caller has mapped writable.

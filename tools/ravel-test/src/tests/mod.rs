@@ -10,6 +10,7 @@ mod chunks;
 mod churn;
 mod cli;
 mod concurrency;
+mod cow;
 mod family;
 mod faults;
 mod fire;
@@ -17,6 +18,7 @@ mod fuzz;
 mod identity;
 mod lifecycle;
 mod names;
+mod page;
 mod peers;
 mod privilege;
 mod queued;
@@ -34,6 +36,8 @@ pub const ALL: &[&[Test]] = &[
     badinput::TESTS,
     reading::TESTS,
     chunks::TESTS,
+    page::TESTS,
+    cow::TESTS,
     sockets::TESTS,
     names::TESTS,
     shutdown::TESTS,
