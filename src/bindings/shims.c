@@ -190,6 +190,16 @@ bool ravel_vma_is_attached(struct vm_area_struct *vma)
 #endif
 }
 
+/* Whether somebody holds mmap_lock for writing; with PREEMPT_RT, in any way. */
+bool ravel_mm_is_write_locked(const struct mm_struct *mm)
+{
+#ifdef CONFIG_PREEMPT_RT
+	return rwsem_is_locked((struct rw_semaphore *)&mm->mmap_lock);
+#else
+	return atomic_long_read(&mm->mmap_lock.count) & RWSEM_WRITER_LOCKED;
+#endif
+}
+
 /* mmap_lock is held. The name of a VMA without a file, as in /proc/PID/maps. */
 const char *ravel_vma_special_name(const struct vm_area_struct *vma, const char **anon_name)
 {

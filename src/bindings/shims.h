@@ -75,6 +75,7 @@ struct task_struct *ravel_real_parent(struct task_struct *task);
 int ravel_mmap_read_lock_killable(struct mm_struct *mm);
 struct anon_vma *ravel_vma_anon_vma(const struct vm_area_struct *vma);
 bool ravel_vma_is_attached(struct vm_area_struct *vma);
+bool ravel_mm_is_write_locked(const struct mm_struct *mm);
 unsigned long ravel_vma_anon_pgoff(const struct vm_area_struct *vma);
 const char *ravel_vma_special_name(const struct vm_area_struct *vma, const char **anon_name);
 char *ravel_vma_path(const struct vm_area_struct *vma, char *buf, int len);

@@ -16,6 +16,7 @@ use super::{
 use crate::bindings;
 use core::{
     marker::PhantomData,
+    ops::Range,
     ptr::{self, NonNull},
 };
 use kernel::{
@@ -328,17 +329,36 @@ impl Member<'_> {
         ptr::eq(self.vma, vma.as_ptr())
     }
 
-    /// False for a VMA that munmap() has taken out of its address space and not yet unlinked here, and for
-    /// one that is not yet in it: half of one being split, or in a process being forked.
-    pub(super) fn is_attached(&self) -> bool {
+    /// False for a VMA that munmap() has taken out of its address space and not yet unlinked here.
+    fn is_attached(&self) -> bool {
         // SAFETY: The VMA is valid by the type's invariant.
         unsafe { bindings::ravel_vma_is_attached(self.vma.cast_mut()) }
     }
 
-    /// Whether both are of one address space, and translate the same addresses to the same offsets.
-    pub(super) fn is_aligned_with(&self, other: &Self) -> bool {
-        let base = |vma: MemberVma| vma.start.wrapping_sub(vma.anon_pgoff * PAGE_SIZE);
-        ptr::eq(self.mm(), other.mm()) && base(self.vma()) == base(other.vma())
+    /// Offsets in `anon_vma` that it covers and that a member before it covers for the same address space, at
+    /// the same addresses.
+    ///
+    /// While a VMA is split, its new half is linked before the whole one is cut; and while VMAs are merged,
+    /// the one that grew covers those that are not yet unlinked (`__split_vma()`, `vma_complete()`). Either
+    /// ends under the root's lock held for writing, and mmap_lock is held for writing until then. So it does
+    /// not end while this guard is held, and where mmap_lock is not held for writing there is none.
+    pub(super) fn doubled(&self, anon_vma: &AnonVma<'_>) -> Option<Range<usize>> {
+        // SAFETY: The address space is not freed, by the type's invariant.
+        if !unsafe { bindings::ravel_mm_is_write_locked(self.mm()) } {
+            return None;
+        }
+        let vma = self.vma();
+        let base = |vma: &MemberVma| vma.start.wrapping_sub(vma.anon_pgoff * PAGE_SIZE);
+        let end = |vma: &MemberVma| vma.anon_pgoff + (vma.end - vma.start) / PAGE_SIZE;
+        anon_vma
+            .members()
+            .take_while(|other| !ptr::eq(other.avc, self.avc))
+            .filter(|other| ptr::eq(other.mm(), self.mm()))
+            .map(|other| other.vma())
+            .filter(|other| base(other) == base(&vma))
+            .map(|other| other.anon_pgoff.max(vma.anon_pgoff)..end(&other).min(end(&vma)))
+            .filter(|both| !both.is_empty())
+            .reduce(|one, more| one.start.min(more.start)..one.end.max(more.end))
     }
 
     fn is_in(&self, space: &AddressSpace) -> bool {

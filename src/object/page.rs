@@ -258,28 +258,12 @@ fn cover(member: &Member<'_>, first: usize, last: usize) -> Option<(usize, usize
     })
 }
 
-/// Whether a member is half of a VMA that is being split: __split_vma() links it before it takes its range
-/// from the whole one, so that both have it for a moment.
-fn is_twin(anon_vma: &AnonVma<'_>, half: &Member<'_>) -> bool {
-    if half.is_attached() {
-        return false;
-    }
-    let vma = half.vma();
-    anon_vma.members().any(|whole| {
-        let range = whole.vma();
-        whole.is_attached()
-            && whole.is_aligned_with(half)
-            && range.start <= vma.start
-            && vma.end <= range.end
-    })
-}
-
 /// Looks for those that map some of an anon_vma's pages, as the kernel's reverse walk would: visits each
 /// member that could, and reads its page tables.
 ///
 /// `first` and `last` are the least and the greatest offset in the anon_vma, at most as far apart as `room`
 /// holds. `candidate` is told of each member that covers some of these offsets; `entry` of each of its
-/// entries there, with the offset.
+/// entries there, with the offset, and of none twice.
 pub(crate) fn reverse<'g>(
     anon_vma: &AnonVma<'g>,
     first: usize,
@@ -299,12 +283,13 @@ pub(crate) fn reverse<'g>(
         };
         let index = |address: usize| vma.anon_pgoff + (address - vma.start) / PAGE_SIZE;
         candidate(&member, index(start), index(end - PAGE_SIZE));
-        if is_twin(anon_vma, &member) {
-            continue;
-        }
         room.read_member(&member, start, end);
+        let doubled = member.doubled(anon_vma).unwrap_or_default();
         for seen in room.iter() {
-            entry(&member, index(seen.address()), seen);
+            let index = index(seen.address());
+            if !doubled.contains(&index) {
+                entry(&member, index, seen);
+            }
         }
     }
 }
