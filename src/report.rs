@@ -24,7 +24,12 @@ use crate::{
     },
 };
 use core::ops::Range;
-use kernel::{alloc::AllocError, mm::virt::VmaRef, prelude::*, sync::Arc};
+use kernel::{
+    alloc::{AllocError, Flags},
+    mm::virt::VmaRef,
+    prelude::*,
+    sync::Arc,
+};
 use text::Text;
 
 /// The version of the format that FORMAT.md describes.
@@ -33,6 +38,11 @@ pub(crate) const FORMAT: u64 = 1;
 /// The module's version, as modinfo shows it.
 pub(crate) fn version() -> &'static [u8] {
     bindings::RAVEL_VERSION.strip_suffix(b"\0").unwrap_or(b"")
+}
+
+/// How memory for a report is allocated. Where there is none the reader is told; the kernel log need not be.
+pub(crate) fn gfp() -> Flags {
+    GFP_KERNEL | __GFP_NOWARN
 }
 
 /// How many bytes of text a chunk has, the last record's end excepted. What was collected in one hold of a
@@ -201,7 +211,7 @@ impl Report {
             Kind::Page => Body::Page(page::Walk::new(process, self.range.clone())?),
             Kind::Sockets => Body::Sockets(sockets::Walk::new(process, None)?),
             Kind::Skbs => {
-                let queues = KBox::new(skbs::Queues::new()?, GFP_KERNEL)?;
+                let queues = KBox::new(skbs::Queues::new()?, gfp())?;
                 Body::Sockets(sockets::Walk::new(process, Some(queues))?)
             }
         };
@@ -225,12 +235,12 @@ impl Report {
 fn push_name(vma: &VmaRef, names: &mut KVVec<u8>, path: &mut [u8; PATH_MAX]) -> Result<usize> {
     match vma.name(path) {
         Name::None => {}
-        Name::Path(name) | Name::Special(name) => names.extend_from_slice(name, GFP_KERNEL)?,
-        Name::TooLong => names.extend_from_slice(b"[path too long]", GFP_KERNEL)?,
+        Name::Path(name) | Name::Special(name) => names.extend_from_slice(name, gfp())?,
+        Name::TooLong => names.extend_from_slice(b"[path too long]", gfp())?,
         Name::Anon(name) => {
-            names.extend_from_slice(b"[anon:", GFP_KERNEL)?;
-            names.extend_from_slice(name, GFP_KERNEL)?;
-            names.extend_from_slice(b"]", GFP_KERNEL)?;
+            names.extend_from_slice(b"[anon:", gfp())?;
+            names.extend_from_slice(name, gfp())?;
+            names.extend_from_slice(b"]", gfp())?;
         }
     }
     Ok(names.len())

@@ -4,7 +4,7 @@
 
 #![deny(unsafe_code)]
 
-use super::{push_name, text::Text, Fault, Step, CHUNK_TEXT};
+use super::{gfp, push_name, text::Text, Fault, Step, CHUNK_TEXT};
 use crate::object::{
     anon_vma::{is_chained, AnonVma, AnonVmaInfo, Mark, Member, RootGuard, Token},
     id::Id,
@@ -134,11 +134,11 @@ impl Walk {
             space: process.address_space()?,
             next: 0,
             inside: Inside::default(),
-            items: Items(KVVec::with_capacity(CHUNK_ITEMS, GFP_KERNEL)?),
+            items: Items(KVVec::with_capacity(CHUNK_ITEMS, gfp())?),
             told: 0,
             step: Step::More,
             names: KVVec::new(),
-            path: KBox::new([0; PATH_MAX], GFP_KERNEL)?,
+            path: KBox::new([0; PATH_MAX], gfp())?,
             totals: Totals::default(),
         })
     }
@@ -247,7 +247,7 @@ impl Chunk<'_> {
             let len = root.anon_vmas().count();
             if len > inside.chain.capacity() {
                 drop(root);
-                inside.chain.reserve(len, GFP_KERNEL)?;
+                inside.chain.reserve(len, gfp())?;
                 continue;
             }
             for anon_vma in root.anon_vmas() {

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 use super::{
+    gfp,
     page::{Groups, WINDOW},
     text::Text,
     Fault, Step, CHUNK_TEXT,
@@ -138,13 +139,13 @@ impl Walk {
             space: process.address_space()?,
             next: 0,
             at: AtHand::default(),
-            sharers: KVVec::with_capacity(MAX_SHARERS, GFP_KERNEL)?,
+            sharers: KVVec::with_capacity(MAX_SHARERS, gfp())?,
             told: None,
             step: Step::More,
             entries: Entries::with_capacity(WINDOW)?,
             room: Entries::with_capacity(WINDOW)?,
             names: KVVec::new(),
-            path: KBox::new([0; PATH_MAX], GFP_KERNEL)?,
+            path: KBox::new([0; PATH_MAX], gfp())?,
             totals: Totals::default(),
         })
     }

@@ -4,7 +4,7 @@
 
 #![deny(unsafe_code)]
 
-use super::{text::Text, Fault, Step, CHUNK_TEXT};
+use super::{gfp, text::Text, Fault, Step, CHUNK_TEXT};
 use crate::{
     bindings,
     object::{
@@ -97,8 +97,8 @@ impl Walk {
             most: CHUNK_PAGES,
             entries: Entries::with_capacity(CHUNK_PAGES)?,
             room: Entries::with_capacity(WINDOW)?,
-            found: KVVec::with_capacity(CHUNK_PAGES, GFP_KERNEL)?,
-            mappers: KVVec::with_capacity(MAX_MAPPERS, GFP_KERNEL)?,
+            found: KVVec::with_capacity(CHUNK_PAGES, gfp())?,
+            mappers: KVVec::with_capacity(MAX_MAPPERS, gfp())?,
             told: 0,
             mapper: None,
             step: Step::More,

@@ -4,7 +4,7 @@
 
 #![deny(unsafe_code)]
 
-use super::{text::Text, Fault, Step, CHUNK_TEXT};
+use super::{gfp, text::Text, Fault, Step, CHUNK_TEXT};
 use crate::object::{
     id::Id,
     skb::{Queue, QueueName, SkbState},
@@ -62,7 +62,7 @@ impl Queues {
             fd: 0,
             tcp: false,
             found: Default::default(),
-            seen: KVVec::with_capacity(MAX_QUEUES * MAX_SHOWN, GFP_KERNEL)?,
+            seen: KVVec::with_capacity(MAX_QUEUES * MAX_SHOWN, gfp())?,
             told: QUEUES.len(),
             next: None,
             queues: 0,

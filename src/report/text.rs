@@ -4,7 +4,7 @@
 
 #![deny(unsafe_code)]
 
-use super::Fault;
+use super::{gfp, Fault};
 use crate::object::{
     id::Id,
     process::{Owner, OwnerState, Relation},
@@ -63,7 +63,7 @@ impl Line<'_> {
             self.result = self
                 .text
                 .0
-                .extend_from_slice(bytes, GFP_KERNEL)
+                .extend_from_slice(bytes, gfp())
                 .map_err(Into::into);
         }
     }
