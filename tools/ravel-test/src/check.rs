@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Assertions that end a test with what was found and what was wanted.
 
+use std::fmt::Display;
+
+use anyhow::{Result, bail};
+
 /// Fails unless both are equal; what follows says what was compared.
 #[macro_export]
 macro_rules! check_eq {
@@ -22,4 +26,20 @@ macro_rules! check {
             anyhow::bail!($($what)+);
         }
     };
+}
+
+/// Fails unless both texts are equal, and shows the first line in which they are not.
+pub fn same_text(got: &[u8], want: &[u8], what: impl Display) -> Result<()> {
+    if got == want {
+        return Ok(());
+    }
+    let (got, want) = (String::from_utf8_lossy(got), String::from_utf8_lossy(want));
+    let (mut gots, mut wants) = (got.lines(), want.lines());
+    for at in 1.. {
+        let pair = (gots.next(), wants.next());
+        if pair.0 != pair.1 || pair.0.is_none() {
+            bail!("{what}: line {at} is {:?}, wanted {:?}", pair.0, pair.1);
+        }
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use ravel_records::{AnonVmaReport, Id, Relation};
 
+use crate::check::same_text;
 use crate::module::{Answer, open_query, read_file, report_text, write_errno, write_file};
 use crate::process::{Area, Child, Puppet, Stage};
 use crate::report::{anon, parse_anon, vma};
@@ -198,7 +199,7 @@ fn seams_do_not_depend_on_the_readers_buffer() -> Result<()> {
             "write"
         );
         let text = Answer::read(&mut file, size).whole()?;
-        check!(text == whole, "read by {size} bytes it is another text");
+        same_text(&text, &whole, format_args!("read by {size} bytes"))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use ravel_records::Attached;
 
+use crate::check::same_text;
 use crate::module::{
     self, Answer, BUFFER, DIR, attach, detach, open_query, read_file, report_text, write_errno,
     write_file,
@@ -76,10 +77,11 @@ fn two_readers_of_two_processes_never_mix() -> Result<()> {
                 };
                 check_eq!(write_errno(file, request.as_bytes()), 0, "write");
                 let text = Answer::read(file, BUFFER).whole()?;
-                check!(
-                    &text == want,
-                    "round {round}: the report of {pid} is another"
-                );
+                same_text(
+                    &text,
+                    want,
+                    format_args!("round {round}: the report of {pid}"),
+                )?;
             }
             Ok(())
         }
@@ -283,7 +285,7 @@ fn folder_read_while_it_comes_and_goes() -> Result<()> {
             let answer = Answer::read(&mut file, 200);
             match answer.errno {
                 0 => {
-                    check!(answer.text == want, "another text: {answer:?}");
+                    same_text(&answer.text, &want, "anon_vma")?;
                     whole.fetch_add(1, Ordering::Relaxed);
                 }
                 // debugfs: the file was removed.

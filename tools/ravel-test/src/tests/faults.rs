@@ -14,12 +14,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::peers::pair;
+use crate::check::same_text;
 use crate::harness::say;
 use crate::module::{
     self, Answer, BUFFER, DIR, REPORTS, open_query, read_file, report_text, state, write_errno,
     write_file,
 };
-use crate::process::{Child, Puppet, Stage};
+use crate::process::{Area, Child, Puppet, Stage};
 use crate::sys::{self, Pid};
 use crate::{check, check_eq, tests};
 
@@ -121,11 +122,7 @@ fn check_marked(whole: &[u8], answer: &Answer, report: &str) -> Result<()> {
         "half a line: {answer:?}"
     );
     if answer.errno == 0 {
-        ensure!(
-            answer.text == whole,
-            "it went well, and is another text: {answer:?}"
-        );
-        return Ok(());
+        return same_text(&answer.text, whole, "it went well, and is another text");
     }
     check_eq!(answer.errno, libc::ENOMEM, "errno of {answer:?}");
     ensure!(
@@ -146,6 +143,8 @@ fn check_marked(whole: &[u8], answer: &Answer, report: &str) -> Result<()> {
 /// A process that has something for every report, shares no memory with us, and stands still.
 struct Target {
     puppet: Puppet,
+    /// Written by it.
+    area: Area,
     _kept: ((TcpStream, TcpStream), (UnixDatagram, UnixDatagram)),
 }
 
@@ -161,13 +160,31 @@ impl Target {
         }
         let mut puppet = Stage::new(1)?.start()?;
         puppet.exec()?;
-        puppet.map_written(40, 2)?;
+        let areas = puppet.map_written(40, 2)?;
         puppet.settle()?;
         Ok(Self {
             puppet,
+            area: areas[0],
             _kept: (stream, datagrams),
         })
     }
+
+    /// Every report's name, and a request for it.
+    fn requests(&self) -> Vec<(&'static str, String)> {
+        let pid = self.puppet.pid;
+        let page = format!("page {pid} {:#x} {:#x}", self.area.start, self.area.end());
+        let others = REPORTS
+            .iter()
+            .map(|report| (*report, format!("{report} {pid}")));
+        others.chain([("page", page)]).collect()
+    }
+}
+
+/// A report that nothing keeps from being whole.
+fn whole_report(request: &str) -> Result<Vec<u8>> {
+    let (errno, answer) = module::query(request.as_bytes())?;
+    check_eq!(errno, 0, "errno of {request:?}");
+    answer.whole()
 }
 
 fn each_allocation_of_a_report_fails_once() -> Result<()> {
@@ -175,11 +192,10 @@ fn each_allocation_of_a_report_fails_once() -> Result<()> {
     let target = Target::new()?;
     let pid = target.puppet.pid;
     module::attach(pid)?;
-    for report in REPORTS {
-        let whole = report_text(report, pid)?;
+    for (report, request) in target.requests() {
+        let whole = whole_report(&request)?;
         let mut file = open_query()?;
         let by_query = Came::each(|nth| {
-            let request = format!("{report} {pid}\n");
             let ((written, answer), hit) = with_fault(nth, || {
                 let written = write_errno(&mut file, request.as_bytes());
                 (
@@ -197,11 +213,14 @@ fn each_allocation_of_a_report_fails_once() -> Result<()> {
                 "the next write"
             );
             let next = Answer::read(&mut file, BUFFER).whole()?;
-            check!(next == whole, "the next report is another");
+            same_text(&next, &whole, format_args!("the next report {report}"))?;
             Ok((answer.map_or(written, |answer| answer.errno), hit))
         })?;
         drop(file);
         by_query.tell(&format!("{report} by query"))?;
+    }
+    for report in REPORTS {
+        let whole = report_text(report, pid)?;
         let path = format!("{DIR}/{pid}/{report}");
         let by_folder = Came::each(|nth| {
             let (answer, hit) = with_fault(nth, || match File::open(&path) {
@@ -213,7 +232,7 @@ fn each_allocation_of_a_report_fails_once() -> Result<()> {
             })?;
             check_marked(&whole, &answer, report)?;
             let next = read_file(&format!("{pid}/{report}"))?.whole()?;
-            check!(next == whole, "the next report is another");
+            same_text(&next, &whole, format_args!("the next report {report}"))?;
             Ok((answer.errno, hit))
         })?;
         by_folder.tell(&format!("{report} by the folder"))?;
@@ -227,7 +246,6 @@ fn each_allocation_of_a_report_fails_once() -> Result<()> {
 fn memory_runs_out_anywhere_in_a_report() -> Result<()> {
     prepare()?;
     let target = Target::new()?;
-    let pid = target.puppet.pid;
     let set = |name: &str, value: &str| {
         KINDS.iter().try_for_each(|kind| {
             let path = format!("/sys/kernel/debug/{kind}/{name}");
@@ -237,9 +255,8 @@ fn memory_runs_out_anywhere_in_a_report() -> Result<()> {
     set("task-filter", "Y")?;
     set("times", "-1")?;
     set("interval", "1")?;
-    for report in REPORTS {
-        let whole = report_text(report, pid)?;
-        let request = format!("{report} {pid}");
+    for (report, request) in target.requests() {
+        let whole = whole_report(&request)?;
         // Bytes that can still be had: more and more, until it is enough.
         let (mut left, mut tried, mut enough) = (0, 0, 0);
         let mut of: BTreeMap<i32, usize> = BTreeMap::new();
@@ -271,10 +288,11 @@ fn memory_runs_out_anywhere_in_a_report() -> Result<()> {
                 [0, libc::ENOMEM].contains(&errno),
                 "{report} with {left} bytes left: errno {errno}"
             );
-            check!(
-                report_text(report, pid)? == whole,
-                "{report} is another after one with {left} bytes left"
-            );
+            same_text(
+                &whole_report(&request)?,
+                &whole,
+                format_args!("{report} after one with {left} bytes left"),
+            )?;
             *of.entry(errno).or_default() += 1;
             tried += 1;
             enough = if errno == 0 { enough + 1 } else { 0 };
@@ -356,10 +374,11 @@ fn each_allocation_of_the_plain_files_fails_once() -> Result<()> {
                 [0, libc::ENOMEM].contains(&errno),
                 "errno {errno} of {name}"
             );
-            check!(
-                read_file(name)?.whole()? == whole,
-                "the next {name} is another"
-            );
+            same_text(
+                &read_file(name)?.whole()?,
+                &whole,
+                format_args!("the next {name}"),
+            )?;
             Ok((errno, hit))
         })?;
         came.tell(name)?;

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result};
 
+use crate::check::same_text;
 use crate::module::{
     Answer, BUFFER, DIR, REPORTS, attach, detach, open_query, query, read_file, report_text,
     write_errno,
@@ -101,20 +102,15 @@ fn every_buffer_size_gives_the_same_text() -> Result<()> {
             let mut file = open_query()?;
             check_eq!(write_errno(&mut file, &scene.request(report)), 0, "write");
             let text = Answer::read(&mut file, size).whole()?;
-            check!(
-                text == whole,
-                "{report} read by {size} bytes is another text"
-            );
+            same_text(&text, &whole, format_args!("{report} read by {size} bytes"))?;
         }
     }
     attach(scene.puppet.pid)?;
     for name in ["version", "attached"] {
         let whole = read_file(name)?.whole()?;
         let text = Answer::read(&mut File::open(format!("{DIR}/{name}"))?, 1).whole()?;
-        check!(
-            !text.is_empty() && text == whole,
-            "{name} read by single bytes is another text"
-        );
+        check!(!text.is_empty(), "{name} is empty");
+        same_text(&text, &whole, format_args!("{name} read by single bytes"))?;
     }
     // An error's line, too, comes in any pieces, and the errno only after it.
     let mut file = open_query()?;
@@ -181,10 +177,11 @@ fn second_request_discards_the_first() -> Result<()> {
             "write"
         );
         let text = Answer::read(&mut file, BUFFER).whole()?;
-        check!(
-            text == whole,
-            "after {read_before} bytes of another report: a different text"
-        );
+        same_text(
+            &text,
+            &whole,
+            format_args!("after {read_before} bytes of another report"),
+        )?;
     }
     Ok(())
 }
@@ -244,12 +241,7 @@ fn bad_address_loses_nothing() -> Result<()> {
         text.extend_from_slice(&part[..read]);
     }
     text.extend(Answer::read(&mut file, BUFFER).whole()?);
-    check!(
-        text == whole,
-        "the text is another after reads that failed:\n{}",
-        String::from_utf8_lossy(&text[..text.len().min(1000)])
-    );
-    Ok(())
+    same_text(&text, &whole, "after reads that failed")
 }
 
 fn two_descriptors_do_not_disturb_each_other() -> Result<()> {
@@ -295,7 +287,7 @@ fn descriptor_shared_by_fork_reads_on() -> Result<()> {
     text.extend(child.link.recv()?.replace("\\n", "\n").into_bytes());
     child.join()?;
     text.extend(Answer::read(&mut file, BUFFER).whole()?);
-    check!(text == whole, "what parent and child read is another text");
+    same_text(&text, &whole, "what parent and child read")?;
     Ok(())
 }
 
