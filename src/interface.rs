@@ -61,7 +61,7 @@ enum Entry {
     List(Arc<Attached>),
     Query,
     Locks,
-    Report(Kind, Arc<Process>),
+    Report(Kind, Arc<Subject>),
 }
 
 /// A descriptor.
@@ -89,8 +89,8 @@ impl FileOps for Entry {
             Self::List(attached) => Open::Read(Stream::text(attached.list()?)),
             Self::Query => Open::Query(None),
             Self::Locks => Open::Locks(Stream::text(locks()?)),
-            Self::Report(kind, process) => {
-                Open::Read(Stream::report(Report::new(*kind, process.clone(), 0..0)))
+            Self::Report(kind, subject) => {
+                Open::Read(Stream::report(Report::new(*kind, subject.now(), 0..0)))
             }
         })
     }
@@ -281,9 +281,34 @@ fn parse_pid(text: &[u8]) -> Result<i32> {
     }
 }
 
+/// Whom a folder is about. Its name is a number, which may be given to another process.
+#[pin_data]
+struct Subject {
+    #[pin]
+    process: Mutex<Arc<Process>>,
+}
+
+impl Subject {
+    fn new(process: Process) -> Result<Arc<Self>> {
+        let process = Arc::new(process, GFP_KERNEL)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                process <- new_mutex!(process),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The process that the folder is about now; whoever has it keeps it.
+    fn now(&self) -> Arc<Process> {
+        self.process.lock().clone()
+    }
+}
+
 /// An attached process, and its folder.
 struct Folder {
-    process: Arc<Process>,
+    nr: i32,
+    subject: Arc<Subject>,
     _files: [File<Entry>; Kind::FILES.len()],
 }
 
@@ -305,15 +330,15 @@ impl Attached {
 
     fn attach(&self, process: Process) -> Result {
         let mut folders = self.folders.lock();
-        if let Some(at) = folders
-            .iter()
-            .position(|folder| folder.process.nr() == process.nr())
-        {
-            if folders[at].process.is(&process) {
+        if let Some(folder) = folders.iter().find(|folder| folder.nr == process.nr()) {
+            if folder.subject.now().is(&process) {
                 return Err(EEXIST);
             }
-            // The number was given to another process: the one before is gone for good.
-            drop(folders.remove(at));
+            // The number was given to another process, and so is the folder: the one before is gone for
+            // good. The files stay, since to make new ones could fail.
+            let process = Arc::new(process, GFP_KERNEL)?;
+            *folder.subject.process.lock() = process;
+            return Ok(());
         }
         if folders.len() == MAX_ATTACHED {
             return Err(ENOSPC);
@@ -333,7 +358,7 @@ impl Attached {
         let mut folders = self.folders.lock();
         let at = folders
             .iter()
-            .position(|folder| folder.process.nr() == nr)
+            .position(|folder| folder.nr == nr)
             .ok_or(ENOENT)?;
         // Dropped with the lock held: the name is free again for whoever gets the lock next.
         drop(folders.remove(at));
@@ -343,24 +368,26 @@ impl Attached {
     fn folder(&self, process: Process) -> Result<Folder> {
         let mut name = [0; 16];
         let mut to = Formatter::new(&mut name[..15]);
-        write!(to, "{}", process.nr()).map_err(|_| EINVAL)?;
+        let nr = process.nr();
+        write!(to, "{nr}").map_err(|_| EINVAL)?;
         let name = CStr::from_bytes_until_nul(&name).map_err(|_| EINVAL)?;
         let dir = Dir::new(name, Some(self.top.clone()))?;
-        let process = Arc::new(process, GFP_KERNEL)?;
-        let file = |kind: Kind| File::new(kind.name(), &dir, Entry::Report(kind, process.clone()));
+        let subject = Subject::new(process)?;
+        let file = |kind: Kind| File::new(kind.name(), &dir, Entry::Report(kind, subject.clone()));
         let [a, b, c, d] = Kind::FILES;
         Ok(Folder {
+            nr,
             _files: [file(a)?, file(b)?, file(c)?, file(d)?],
-            process,
+            subject,
         })
     }
 
     fn list(&self) -> Result<Text> {
         let mut seen = KVec::<(i32, Option<Comm>)>::with_capacity(MAX_ATTACHED, GFP_KERNEL)?;
         for folder in self.folders.lock().iter() {
-            let process = &folder.process;
+            let process = folder.subject.now();
             let comm = process.is_live().then(|| process.comm()).flatten();
-            seen.push((process.nr(), comm), GFP_KERNEL)?;
+            seen.push((folder.nr, comm), GFP_KERNEL)?;
         }
         let mut text = Text::default();
         for (pid, comm) in &seen {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use crate::check_eq;
 use crate::sys::{self, Forked, PAGE, Pid};
 use crate::tier;
 
@@ -163,6 +164,13 @@ impl Child {
             link.wait()?;
             Ok(())
         })
+    }
+
+    /// The same, with a pid that was another's.
+    pub fn idle_as(pid: Pid) -> Result<Self> {
+        let child = Self::spawn_with(0, Some(pid), |link| link.recv().map(drop))?;
+        check_eq!(child.pid, pid, "pid of the new process");
+        Ok(child)
     }
 
     /// Waits for its end, which must be exit(0).

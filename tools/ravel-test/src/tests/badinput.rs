@@ -32,7 +32,7 @@ tests!("badinput":
     exited_process_stays_in_its_folder_as_esrch,
     exit_between_request_and_read_is_esrch,
     number_used_again_is_not_the_old_process,
-    attach_of_a_number_used_again_replaces_the_folder,
+    attach_of_a_number_used_again_hands_over_the_folder,
     attach_twice_is_eexist_and_detach_twice_enoent,
     attach_limit_is_256,
     attached_lists_the_folders,
@@ -436,13 +436,6 @@ fn exit_between_request_and_read_is_esrch() -> Result<()> {
     Ok(())
 }
 
-/// A new idle process with that pid.
-fn reuse(pid: Pid) -> Result<Child> {
-    let child = Child::spawn_with(0, Some(pid), |link| link.recv().map(drop))?;
-    check_eq!(child.pid, pid, "pid of the new process");
-    Ok(child)
-}
-
 fn number_used_again_is_not_the_old_process() -> Result<()> {
     let mut old = Child::idle()?;
     let pid = old.pid;
@@ -455,7 +448,7 @@ fn number_used_again_is_not_the_old_process() -> Result<()> {
     );
     let mut open = File::open(format!("{DIR}/{pid}/skbs"))?;
     old.kill()?;
-    let new = reuse(pid)?;
+    let new = Child::idle_as(pid)?;
     check_eq!(
         anon(pid)?.header.pid as Pid,
         pid,
@@ -475,14 +468,14 @@ fn number_used_again_is_not_the_old_process() -> Result<()> {
     detach(pid)
 }
 
-fn attach_of_a_number_used_again_replaces_the_folder() -> Result<()> {
+fn attach_of_a_number_used_again_hands_over_the_folder() -> Result<()> {
     let mut old = Child::idle()?;
     let pid = old.pid;
     attach(pid)?;
     let mut of_old = File::open(format!("{DIR}/{pid}/anon_vma"))?;
     old.kill()?;
-    let _new = reuse(pid)?;
-    // The new process is not attached; its number is: the old folder gives way.
+    let _new = Child::idle_as(pid)?;
+    // The new process is not attached, though its number is: the folder becomes its own.
     attach(pid)?;
     check_eq!(
         attached_record(pid)?.state,
@@ -490,13 +483,15 @@ fn attach_of_a_number_used_again_replaces_the_folder() -> Result<()> {
         "state in `attached`"
     );
     parse_anon(&read_file(&format!("{pid}/anon_vma"))?.whole()?)?;
-    let answer = Answer::read(&mut of_old, BUFFER);
-    check!(
-        answer.errno != 0,
-        "the old folder's file reads the new process: {answer:?}"
-    );
+    // What was opened before is about the old process.
+    Answer::read(&mut of_old, BUFFER).check_error("anon_vma", pid.into(), libc::ESRCH)?;
     drop(of_old);
     check_eq!(module::folders()?, [pid], "folders");
+    check_eq!(
+        write_file("attach", pid.to_string().as_bytes())?,
+        libc::EEXIST,
+        "attach once more"
+    );
     detach(pid)
 }
 

@@ -339,6 +339,21 @@ fn each_allocation_of_attach_and_detach_fails_once() -> Result<()> {
         Ok((errno, hit))
     })?;
     detached.tell("detach")?;
+    let mut child = child;
+    let handed_over = Came::each(|nth| {
+        // A folder of a process that has exited, whose number another has.
+        child.kill()?;
+        child = Child::idle_as(child.pid)?;
+        let before = state()?;
+        let (errno, hit) = with_fault(nth, || write_file("attach", pid.as_bytes()))?;
+        let errno = errno_of(errno)?;
+        if errno != 0 {
+            check_eq!(errno, libc::ENOMEM, "errno of attach");
+            check_eq!(state()?, before, "attached and folders");
+        }
+        Ok((errno, hit))
+    })?;
+    handed_over.tell("attach of a number used again")?;
     module::detach(child.pid)?;
     check_eq!(state()?, before, "attached and folders at the end");
     Ok(())
