@@ -167,6 +167,7 @@ fn locks() -> Result<Text> {
         let name: &[u8] = match lock {
             Lock::Mmap => b"mmap_lock",
             Lock::AnonVma => b"anon_vma",
+            Lock::FileMap => b"i_mmap",
             Lock::Socket => b"socket",
             Lock::Queue => b"queue",
             Lock::Unix => b"unix",

@@ -8,15 +8,18 @@
 //! Locks, in the order they are taken, never two of one kind at once:
 //!
 //! 1. the target's `mmap_lock`, for reading ([`mm::MmapGuard`])
-//! 2. an anon_vma root's `rwsem`, for reading ([`anon_vma::RootGuard`]). No memory is allocated under it:
-//!    reclaim takes it.
-//! 3. RCU, for the tasks that own other address spaces ([`process::Viewpoint::owner`])
+//! 2. a file's `i_mmap_rwsem`, for reading ([`file_map::FileGuard`])
+//! 3. an anon_vma root's `rwsem`, for reading ([`anon_vma::RootGuard`]). No memory is allocated under it or
+//!    the one before: reclaim takes them.
+//! 4. a page table's lock, within [`page::Entries`]
+//! 5. RCU, for the tasks that own other address spaces ([`process::Viewpoint::owner`])
 //!
 //! and apart from those, never together with one of them: a socket's spinlock, then none
 //! ([`socket::SockGuard`]); a queue's lock ([`skb::QueueGuard`]).
 
 pub(crate) mod anon_vma;
 pub(crate) mod debugfs;
+pub(crate) mod file_map;
 pub(crate) mod hold;
 pub(crate) mod id;
 pub(crate) mod layout;

@@ -87,9 +87,11 @@ static void fill_present(struct ravel_page *out, unsigned long pfn, unsigned lon
 		out->kind = RAVEL_PAGE_ANON;
 		out->mapping = mapping & ~FOLIO_MAPPING_FLAGS;
 		out->exclusive = PageAnonExclusive(pfn_to_page(first));
-	} else {
+	} else if (mapping) {
 		out->kind = RAVEL_PAGE_FILE;
 		out->mapping = mapping;
+	} else {
+		out->kind = RAVEL_PAGE_KERNEL;
 	}
 }
 

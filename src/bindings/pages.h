@@ -19,6 +19,7 @@ struct vm_area_struct;
 #define RAVEL_PAGE_DEVICE	8	/* in a device's own memory */
 #define RAVEL_PAGE_HWPOISON	9
 #define RAVEL_PAGE_MARKER	10	/* a guard region, or userfaultfd's */
+#define RAVEL_PAGE_KERNEL	11	/* of no file: the kernel's, a driver's, or cut off a file */
 
 /* Flags of the folio. */
 #define RAVEL_FLAG_LOCKED	0x001

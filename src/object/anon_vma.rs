@@ -10,8 +10,8 @@
 use super::{
     hold::{Hold, Lock},
     id::Id,
-    mm::{AddressSpace, MemberVma},
-    process::{self, Owner, Viewpoint},
+    mm::{AddressSpace, LinkedVma, MemberVma},
+    process,
 };
 use crate::bindings;
 use core::{
@@ -243,7 +243,7 @@ impl<'g> AnonVma<'g> {
             // (INTERVAL_TREE_DEFINE() goes right on equal).
             unsafe {
                 let avc = container_of!(at, bindings::anon_vma_chain, rb);
-                if MemberVma::key((*avc).vma) >= key {
+                if bindings::ravel_vma_anon_pgoff((*avc).vma) >= key {
                     first = at;
                     at = (*at).rb_left;
                 } else {
@@ -258,13 +258,38 @@ impl<'g> AnonVma<'g> {
         }
     }
 
+    /// Offsets that a VMA in its tree covers and that one before it covers for the same address space, at the
+    /// same addresses.
+    ///
+    /// While a VMA is split, its new half is linked before the whole one is cut; and while VMAs are merged,
+    /// the one that grew covers those that are not yet unlinked (`__split_vma()`, `vma_complete()`). Either
+    /// ends under the root's lock held for writing, and mmap_lock is held for writing until then. So it does
+    /// not end while this guard is held, and where mmap_lock is not held for writing there is none.
+    pub(super) fn doubled(&self, linked: LinkedVma<'_>) -> Option<Range<usize>> {
+        if !linked.is_write_locked() {
+            return None;
+        }
+        let vma = linked.values();
+        let base = |vma: &MemberVma| vma.start.wrapping_sub(vma.key * PAGE_SIZE);
+        let end = |vma: &MemberVma| vma.key + (vma.end - vma.start) / PAGE_SIZE;
+        self.members()
+            .map(|other| other.linked)
+            .take_while(|other| !ptr::eq(other.as_ptr(), linked.as_ptr()))
+            .filter(|other| ptr::eq(other.mm(), linked.mm()))
+            .map(|other| other.values())
+            .filter(|other| base(other) == base(&vma))
+            .map(|other| other.key.max(vma.key)..end(&other).min(end(&vma)))
+            .filter(|both| !both.is_empty())
+            .reduce(|one, more| one.start.min(more.start)..one.end.max(more.end))
+    }
+
     /// Whether, of the VMAs that `space` has and that are in its tree, `vma` is the first; and how many
     /// VMAs it took to find out.
     ///
     /// `space` is `vma`'s, and its mmap_lock is held, as the `VmaRef` says.
     pub(crate) fn is_first(&self, vma: &VmaRef, space: &AddressSpace) -> (bool, usize) {
         for (visits, member) in self.members().enumerate() {
-            if member.is_in(space) && member.is_attached() {
+            if member.is_in(space) && member.linked.is_attached() {
                 return (member.is(vma), visits + 1);
             }
         }
@@ -290,86 +315,40 @@ impl<'g> Iterator for Members<'g> {
             return None;
         }
         // SAFETY: By the invariant.
-        let (avc, vma) = unsafe {
+        let (avc, linked) = unsafe {
             let avc = container_of!(self.next, bindings::anon_vma_chain, rb);
             self.next = bindings::rb_next(self.next);
-            (avc, (*avc).vma)
+            let vma = (*avc).vma;
+            (
+                avc,
+                LinkedVma::new(vma, bindings::ravel_vma_anon_pgoff(vma)),
+            )
         };
-        // INVARIANT: The VMA is linked in the tree.
-        Some(Member {
-            avc,
-            vma,
-            _guard: PhantomData,
-        })
+        Some(Member { avc, linked })
     }
 }
 
 /// A VMA in an anon_vma's tree.
-///
-/// # Invariants
-///
-/// It stays linked for `'g`. So its address space is not freed either: exit_mmap() unlinks first.
 pub(crate) struct Member<'g> {
     avc: *const bindings::anon_vma_chain,
-    vma: *const bindings::vm_area_struct,
-    _guard: PhantomData<&'g RootGuard<'g>>,
+    /// The VMA.
+    pub(crate) linked: LinkedVma<'g>,
 }
 
 impl Member<'_> {
-    pub(super) fn as_ptr(&self) -> *const bindings::vm_area_struct {
-        self.vma
-    }
-
-    fn mm(&self) -> *mut bindings::mm_struct {
-        // SAFETY: The VMA is valid by the type's invariant, and `vm_mm` is set once.
-        unsafe { (*self.vma).vm_mm }
-    }
-
     fn is(&self, vma: &VmaRef) -> bool {
-        ptr::eq(self.vma, vma.as_ptr())
-    }
-
-    /// False for a VMA that munmap() has taken out of its address space and not yet unlinked here.
-    fn is_attached(&self) -> bool {
-        // SAFETY: The VMA is valid by the type's invariant.
-        unsafe { bindings::ravel_vma_is_attached(self.vma.cast_mut()) }
-    }
-
-    /// Offsets in `anon_vma` that it covers and that a member before it covers for the same address space, at
-    /// the same addresses.
-    ///
-    /// While a VMA is split, its new half is linked before the whole one is cut; and while VMAs are merged,
-    /// the one that grew covers those that are not yet unlinked (`__split_vma()`, `vma_complete()`). Either
-    /// ends under the root's lock held for writing, and mmap_lock is held for writing until then. So it does
-    /// not end while this guard is held, and where mmap_lock is not held for writing there is none.
-    pub(super) fn doubled(&self, anon_vma: &AnonVma<'_>) -> Option<Range<usize>> {
-        // SAFETY: The address space is not freed, by the type's invariant.
-        if !unsafe { bindings::ravel_mm_is_write_locked(self.mm()) } {
-            return None;
-        }
-        let vma = self.vma();
-        let base = |vma: &MemberVma| vma.start.wrapping_sub(vma.anon_pgoff * PAGE_SIZE);
-        let end = |vma: &MemberVma| vma.anon_pgoff + (vma.end - vma.start) / PAGE_SIZE;
-        anon_vma
-            .members()
-            .take_while(|other| !ptr::eq(other.avc, self.avc))
-            .filter(|other| ptr::eq(other.mm(), self.mm()))
-            .map(|other| other.vma())
-            .filter(|other| base(other) == base(&vma))
-            .map(|other| other.anon_pgoff.max(vma.anon_pgoff)..end(&other).min(end(&vma)))
-            .filter(|both| !both.is_empty())
-            .reduce(|one, more| one.start.min(more.start)..one.end.max(more.end))
+        ptr::eq(self.linked.as_ptr(), vma.as_ptr())
     }
 
     fn is_in(&self, space: &AddressSpace) -> bool {
-        space.is(self.mm())
+        space.is(self.linked.mm())
     }
 
     /// To know it again. The address of its link alone would not do: it is soon used again, by the next
     /// fork. None if nobody can be told to own it.
     pub(crate) fn mark(&self) -> Option<Mark> {
-        // SAFETY: The address space is not freed, by the type's invariant.
-        let born = unsafe { process::owner_born(self.mm()) }?;
+        // SAFETY: The address space is not freed while the VMA is linked.
+        let born = unsafe { process::owner_born(self.linked.mm()) }?;
         Some(Mark {
             link: self.avc.addr(),
             born,
@@ -379,19 +358,6 @@ impl Member<'_> {
     /// Whether it is the one that was marked.
     pub(crate) fn is_marked(&self, mark: &Mark) -> bool {
         self.avc.addr() == mark.link && self.mark() == Some(*mark)
-    }
-
-    /// Its bounds and its key.
-    pub(crate) fn vma(&self) -> MemberVma {
-        // SAFETY: By the type's invariant.
-        unsafe { MemberVma::of(self.vma) }
-    }
-
-    /// Whose it is, seen from the process that `space` belongs to.
-    pub(crate) fn owner(&self, view: &Viewpoint, space: &AddressSpace) -> Owner {
-        let mm = self.mm();
-        // SAFETY: The address space is not freed, by the type's invariant.
-        unsafe { view.owner(mm, space.is(mm)) }
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) enum Lock {
     Mmap,
     /// An anon_vma root's `rwsem`, for reading.
     AnonVma,
+    /// A file's `i_mmap_rwsem`, for reading.
+    FileMap,
     /// A socket's spinlock (`sk_lock.slock`), with bottom halves off.
     Socket,
     /// The lock of a queue of sk_buffs, with bottom halves off.
@@ -24,9 +26,10 @@ pub(crate) enum Lock {
 
 impl Lock {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Mmap,
         Self::AnonVma,
+        Self::FileMap,
         Self::Socket,
         Self::Queue,
         Self::Unix,

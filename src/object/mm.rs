@@ -8,10 +8,10 @@
 use super::{
     hold::{Hold, Lock},
     id::Id,
-    process,
+    process::{self, Owner, Viewpoint},
 };
 use crate::bindings;
-use core::ptr::NonNull;
+use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     error::{from_err_ptr, to_result},
     mm::{
@@ -182,7 +182,7 @@ impl VmaExt for VmaRef {
     }
 }
 
-/// A VMA of whatever process, as an anon_vma's tree leads to it: plain values.
+/// A VMA of whatever process, as a reverse map leads to it: plain values.
 #[derive(Clone, Copy)]
 pub(crate) struct MemberVma {
     /// Its bounds; `end` is exclusive.
@@ -190,36 +190,80 @@ pub(crate) struct MemberVma {
     /// See `start`.
     pub(crate) end: usize,
     /// Its key in the tree, in pages.
-    pub(crate) anon_pgoff: usize,
+    pub(crate) key: usize,
     /// Its address space.
     pub(crate) mm: Id,
 }
 
-impl MemberVma {
-    /// Its key alone.
-    ///
+/// A VMA that a reverse map leads to, of whatever process.
+///
+/// # Invariants
+///
+/// It is linked in an anon_vma's tree or in a file's, and that tree's lock is held for `'g`. So for as long
+/// neither it nor its bounds change (vma_prepare(), expand_downwards() and unlink_anon_vmas() or
+/// unlink_file_vma() take the lock for writing first), and neither its page tables, as a whole, nor its
+/// address space is freed: free_pgtables() unlinks it before.
+#[derive(Clone, Copy)]
+pub(crate) struct LinkedVma<'g> {
+    vma: *const bindings::vm_area_struct,
+    /// Where it begins in the tree, in pages.
+    key: usize,
+    _lock: PhantomData<&'g ()>,
+}
+
+impl LinkedVma<'_> {
     /// # Safety
     ///
-    /// As for [`Self::of`].
-    pub(super) unsafe fn key(vma: *const bindings::vm_area_struct) -> usize {
-        // SAFETY: By the caller.
-        unsafe { bindings::ravel_vma_anon_pgoff(vma) }
+    /// The type's invariants hold; `key` is the VMA's in that tree.
+    pub(super) unsafe fn new(vma: *const bindings::vm_area_struct, key: usize) -> Self {
+        // INVARIANT: By the caller.
+        Self {
+            vma,
+            key,
+            _lock: PhantomData,
+        }
     }
 
-    /// # Safety
-    ///
-    /// `vma` is linked in an anon_vma's tree, and that tree's root is locked.
-    pub(super) unsafe fn of(vma: *const bindings::vm_area_struct) -> Self {
-        // SAFETY: The root's lock keeps the VMA and its bounds: vma_prepare(), expand_downwards() and
-        // unlink_anon_vmas() take it for writing before they change or free them.
-        unsafe {
-            let bounds = &raw const (*vma).__bindgen_anon_1.__bindgen_anon_1;
-            Self {
-                start: (*bounds).vm_start,
-                end: (*bounds).vm_end,
-                anon_pgoff: bindings::ravel_vma_anon_pgoff(vma),
-                mm: process::mm_id((*vma).vm_mm),
-            }
+    pub(super) fn as_ptr(&self) -> *const bindings::vm_area_struct {
+        self.vma
+    }
+
+    /// False for a VMA that munmap() has taken out of its address space and not yet unlinked here.
+    pub(super) fn is_attached(&self) -> bool {
+        // SAFETY: The VMA is valid by the type's invariant.
+        unsafe { bindings::ravel_vma_is_attached(self.vma.cast_mut()) }
+    }
+
+    /// Whether somebody holds its address space's mmap_lock for writing.
+    pub(super) fn is_write_locked(&self) -> bool {
+        // SAFETY: The address space is not freed, by the type's invariant.
+        unsafe { bindings::ravel_mm_is_write_locked(self.mm()) }
+    }
+
+    pub(super) fn mm(&self) -> *mut bindings::mm_struct {
+        // SAFETY: The VMA is valid by the type's invariant, and `vm_mm` is set once.
+        unsafe { (*self.vma).vm_mm }
+    }
+
+    /// Its bounds and its key.
+    pub(crate) fn values(&self) -> MemberVma {
+        // SAFETY: The VMA and its bounds stay as they are, by the type's invariant.
+        let (start, end) = unsafe {
+            let bounds = &raw const (*self.vma).__bindgen_anon_1.__bindgen_anon_1;
+            ((*bounds).vm_start, (*bounds).vm_end)
+        };
+        MemberVma {
+            start,
+            end,
+            key: self.key,
+            mm: process::mm_id(self.mm()),
         }
+    }
+
+    /// Whose it is, seen from the process that `space` belongs to.
+    pub(crate) fn owner(&self, view: &Viewpoint, space: &AddressSpace) -> Owner {
+        let mm = self.mm();
+        // SAFETY: The address space is not freed, by the type's invariant.
+        unsafe { view.owner(mm, space.is(mm)) }
     }
 }

@@ -5,10 +5,13 @@
 //! C source: `bindings/pages.c`, after `page_vma_mapped_walk()` in `mm/page_vma_mapped.c`.
 
 use super::{
-    anon_vma::{AnonVma, Member, Token},
+    anon_vma::{AnonVma, Token},
+    file_map::{FileGuard, FileToken},
     id::Id,
+    mm::{LinkedVma, MemberVma},
 };
 use crate::bindings;
+use core::ops::Range;
 use kernel::{mm::virt::VmaRef, page::PAGE_SIZE, prelude::*};
 
 /// What a page table entry holds that is not empty.
@@ -34,6 +37,17 @@ pub(crate) enum Kind {
     Hwpoison,
     /// No page: a guard region, or userfaultfd's mark.
     Marker,
+    /// A page of the kernel's or of a driver's (the vdso), or one that was cut off its file.
+    Kernel,
+}
+
+/// Where those hang that may map a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// An anon_vma, to be found in the chain of the VMA.
+    Anon(Token),
+    /// A file, to be compared with that of the VMA.
+    File(FileToken),
 }
 
 /// A page table entry, as it was under the table's lock: plain values.
@@ -53,6 +67,7 @@ impl Entry {
             bindings::RAVEL_PAGE_DEVICE => Kind::Device,
             bindings::RAVEL_PAGE_HWPOISON => Kind::Hwpoison,
             bindings::RAVEL_PAGE_MARKER => Kind::Marker,
+            bindings::RAVEL_PAGE_KERNEL => Kind::Kernel,
             _ => Kind::Special,
         }
     }
@@ -136,6 +151,16 @@ impl Entry {
         (self.kind() == Kind::Anon).then(|| Token::of(self.0.mapping as usize))
     }
 
+    /// The reverse map that leads to those who map it; none for other kinds than [`Kind::Anon`] and
+    /// [`Kind::File`].
+    pub(crate) fn tree(&self) -> Option<Tree> {
+        match self.kind() {
+            Kind::Anon => self.anon_vma().map(Tree::Anon),
+            Kind::File => Some(Tree::File(FileToken::of(self.0.mapping as usize))),
+            _ => None,
+        }
+    }
+
     /// The id of its anon_vma or address_space.
     pub(crate) fn mapping(&self) -> Id {
         Id::of(core::ptr::without_provenance::<u8>(self.0.mapping as usize))
@@ -204,11 +229,10 @@ impl Entries {
         unsafe { self.walk(vma.as_ptr(), start, end, most) }
     }
 
-    /// Reads a part of the page tables of a VMA that hangs in an anon_vma's tree.
-    pub(super) fn read_member(&mut self, member: &Member<'_>, start: usize, end: usize) -> usize {
-        // SAFETY: The VMA stays linked while the root's lock is held, as `Member` says, and free_pgtables()
-        // unlinks it before it frees the tables.
-        unsafe { self.walk(member.as_ptr(), start, end, usize::MAX) }
+    /// Reads a part of the page tables of a VMA that a reverse map leads to.
+    fn read_linked(&mut self, linked: LinkedVma<'_>, start: usize, end: usize) {
+        // SAFETY: The page tables are kept while the VMA is linked, by `LinkedVma`'s invariant.
+        unsafe { self.walk(linked.as_ptr(), start, end, usize::MAX) };
     }
 
     /// # Safety
@@ -244,51 +268,81 @@ pub(crate) fn is_hugetlb(vma: &VmaRef) -> bool {
     unsafe { bindings::ravel_vma_is_hugetlb(vma.as_ptr()) }
 }
 
-/// Pages of an anon_vma, from `first` to `last`, that a member's VMA covers, as addresses in it.
-fn cover(member: &Member<'_>, first: usize, last: usize) -> Option<(usize, usize)> {
-    let vma = member.vma();
+/// Pages of a mapping, from `first` to `last`, that a VMA covers, as addresses in it.
+fn cover(vma: &MemberVma, first: usize, last: usize) -> Option<(usize, usize)> {
     let pages = (vma.end - vma.start) / PAGE_SIZE;
-    let from = first.max(vma.anon_pgoff);
-    let to = (last + 1).min(vma.anon_pgoff + pages);
+    let from = first.max(vma.key);
+    let to = (last + 1).min(vma.key + pages);
     (from < to).then(|| {
         (
-            vma.start + (from - vma.anon_pgoff) * PAGE_SIZE,
-            vma.start + (to - vma.anon_pgoff) * PAGE_SIZE,
+            vma.start + (from - vma.key) * PAGE_SIZE,
+            vma.start + (to - vma.key) * PAGE_SIZE,
         )
     })
 }
 
-/// Looks for those that map some of an anon_vma's pages, as the kernel's reverse walk would: visits each
-/// member that could, and reads its page tables.
+/// A reverse map: the VMAs that may map the pages of an anon_vma or of a file, and its lock, held.
+pub(crate) enum ReverseMap<'g> {
+    /// An anon_vma's.
+    Anon(AnonVma<'g>),
+    /// A file's.
+    File(&'g FileGuard<'g>),
+}
+
+impl<'g> ReverseMap<'g> {
+    /// The VMAs in it, by where they begin.
+    fn linked(&self) -> impl Iterator<Item = LinkedVma<'g>> {
+        let (anon, file) = match self {
+            Self::Anon(anon_vma) => (Some(anon_vma.members()), None),
+            Self::File(file) => (None, Some(file.linked())),
+        };
+        let anon = anon.into_iter().flatten().map(|member| member.linked);
+        Iterator::chain(anon, file.into_iter().flatten())
+    }
+
+    /// Offsets that one of them covers, and that one before it covers for the same page table entries.
+    ///
+    /// A file has none: its lock is held for writing from before a VMA is linked or grown to after the whole
+    /// one is cut and those that it took in are unlinked (`vma_prepare()`, `vma_complete()`), and mmap() over
+    /// a VMA unlinks that one first (`vms_clean_up_area()`).
+    fn doubled(&self, linked: LinkedVma<'g>) -> Option<Range<usize>> {
+        match self {
+            Self::Anon(anon_vma) => anon_vma.doubled(linked),
+            Self::File(_) => None,
+        }
+    }
+}
+
+/// Looks for those that map some pages of an anon_vma or a file, as the kernel's reverse walk would: visits
+/// each VMA that could, and reads its page tables.
 ///
-/// `first` and `last` are the least and the greatest offset in the anon_vma, at most as far apart as `room`
-/// holds. `candidate` is told of each member that covers some of these offsets; `entry` of each of its
-/// entries there, with the offset, and of none twice.
+/// `first` and `last` are the least and the greatest offset of the pages, at most as far apart as `room`
+/// holds. `candidate` is told of each VMA that covers some of these offsets, and which; `entry` of each of
+/// its entries there, with the offset, and of none twice.
 pub(crate) fn reverse<'g>(
-    anon_vma: &AnonVma<'g>,
+    map: &ReverseMap<'g>,
     first: usize,
     last: usize,
     room: &mut Entries,
-    mut candidate: impl FnMut(&Member<'g>, usize, usize),
-    mut entry: impl FnMut(&Member<'g>, usize, Entry),
+    mut candidate: impl FnMut(usize, usize),
+    mut entry: impl FnMut(&LinkedVma<'g>, usize, Entry),
 ) {
-    for member in anon_vma.members() {
-        // Ordered by where they begin.
-        let vma = member.vma();
-        if vma.anon_pgoff > last {
+    for linked in map.linked() {
+        let vma = linked.values();
+        if vma.key > last {
             break;
         }
-        let Some((start, end)) = cover(&member, first, last) else {
+        let Some((start, end)) = cover(&vma, first, last) else {
             continue;
         };
-        let index = |address: usize| vma.anon_pgoff + (address - vma.start) / PAGE_SIZE;
-        candidate(&member, index(start), index(end - PAGE_SIZE));
-        room.read_member(&member, start, end);
-        let doubled = member.doubled(anon_vma).unwrap_or_default();
+        let index = |address: usize| vma.key + (address - vma.start) / PAGE_SIZE;
+        candidate(index(start), index(end - PAGE_SIZE));
+        room.read_linked(linked, start, end);
+        let doubled = map.doubled(linked).unwrap_or_default();
         for seen in room.iter() {
             let index = index(seen.address());
             if !doubled.contains(&index) {
-                entry(&member, index, seen);
+                entry(&linked, index, seen);
             }
         }
     }

@@ -339,9 +339,9 @@ impl Chunk<'_> {
         let mut group = self.items.len();
         let mut count = 0;
         for member in anon_vma.members_from(place.key) {
-            let vma = member.vma();
-            if vma.anon_pgoff != place.key {
-                place.key = vma.anon_pgoff;
+            let vma = member.linked.values();
+            if vma.key != place.key {
+                place.key = vma.key;
                 place.last = Default::default();
                 among = false;
                 told = 0;
@@ -365,7 +365,7 @@ impl Chunk<'_> {
             self.items.push(Item::Member {
                 anon_vma: anon_vma.id(),
                 vma,
-                owner: member.owner(self.view, self.space),
+                owner: member.linked.owner(self.view, self.space),
             });
             recent[count % MARKS] = Some(member);
             count += 1;
@@ -380,7 +380,7 @@ impl Place {
         let group = || {
             anon_vma
                 .members_from(self.key)
-                .take_while(|member| member.vma().anon_pgoff == self.key)
+                .take_while(|member| member.linked.values().key == self.key)
         };
         // Mostly the very last is still there.
         let newest = self.last.iter().rev().flatten().next()?;
@@ -477,7 +477,7 @@ impl Item {
                 .tell(text.record("member").id("anon_vma", *anon_vma), vma.mm)
                 .hex("start", vma.start)
                 .hex("end", vma.end)
-                .hex("anon_pgoff", vma.anon_pgoff)
+                .hex("anon_pgoff", vma.key)
                 .end(),
         }
     }

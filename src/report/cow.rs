@@ -14,7 +14,7 @@ use crate::object::{
     anon_vma::{is_chained, RootGuard, Token},
     id::Id,
     mm::{AddressSpace, MmapGuard, VmaExt, PATH_MAX},
-    page::{self, is_hugetlb, Entries, Kind},
+    page::{self, is_hugetlb, Entries, Kind, ReverseMap, Tree},
     process::{Owner, Process, Viewpoint},
 };
 use core::cell::Cell;
@@ -287,14 +287,19 @@ impl Walk {
                 Kind::Ksm => counts.ksm += 1,
                 Kind::Swap => counts.swap += 1,
                 Kind::Migration => counts.migration += 1,
-                Kind::Special | Kind::Device | Kind::Hwpoison | Kind::Marker => counts.other += 1,
+                Kind::Special | Kind::Device | Kind::Hwpoison | Kind::Marker | Kind::Kernel => {
+                    counts.other += 1
+                }
             }
         }
         let Some(root) = root.filter(|_| shared) else {
             return Ok(());
         };
         for group in Groups::of(entries) {
-            let Some(anon_vma) = root.find(group.anon_vma) else {
+            let Tree::Anon(token) = group.tree else {
+                continue;
+            };
+            let Some(anon_vma) = root.find(token) else {
                 at.moved += 1;
                 continue;
             };
@@ -302,12 +307,12 @@ impl Walk {
             // Whose the pages of the member at hand are counted for: looked for once, not for each page.
             let whose = Cell::new(None);
             page::reverse(
-                &anon_vma,
+                &ReverseMap::Anon(anon_vma),
                 group.first,
                 group.last,
                 room,
-                |_, _, _| whose.set(None),
-                |member, index, seen| {
+                |_, _| whose.set(None),
+                |linked, index, seen| {
                     let Some((_, own)) = group.same_page(entries, vma, index) else {
                         return;
                     };
@@ -315,7 +320,7 @@ impl Walk {
                         return;
                     }
                     let place = whose.get().unwrap_or_else(|| {
-                        let mm = member.vma().mm;
+                        let mm = linked.values().mm;
                         let known = sharers.iter().rposition(|sharer| sharer.mm == mm);
                         known.unwrap_or_else(|| {
                             let place = sharers.len();
@@ -323,7 +328,7 @@ impl Walk {
                             if place < MAX_SHARERS {
                                 let _ = sharers.push_within_capacity(Sharer {
                                     mm,
-                                    owner: member.owner(view, space),
+                                    owner: linked.owner(view, space),
                                     pages: 0,
                                 });
                             }

@@ -8,10 +8,11 @@ use super::{gfp, text::Text, Fault, Step, CHUNK_TEXT};
 use crate::{
     bindings,
     object::{
-        anon_vma::{is_chained, RootGuard, Token},
+        anon_vma::{is_chained, RootGuard},
+        file_map::FileGuard,
         id::Id,
-        mm::{AddressSpace, MmapGuard},
-        page::{self, is_hugetlb, Entries, Entry, Kind},
+        mm::{AddressSpace, MmapGuard, VmaExt},
+        page::{self, is_hugetlb, Entries, Entry, Kind, ReverseMap, Tree},
         process::{may_see_frames, Owner, Process, Viewpoint},
     },
 };
@@ -33,7 +34,7 @@ const CHUNK_VMAS: usize = 1024;
 /// What the reverse walk found for a page.
 #[derive(Clone, Copy, Default)]
 struct Found {
-    /// It was done: the page is anonymous, and its anon_vma is in the VMA's chain.
+    /// It was done: the page is in a reverse map that the VMA leads to.
     walked: bool,
     visited: u32,
     mappers: u32,
@@ -164,7 +165,8 @@ impl Walk {
                 self.next = end;
                 continue;
             }
-            // The anon_vma's lock comes before those of page tables.
+            // Both come before the locks of page tables, in this order.
+            let file = FileGuard::lock(vma)?;
             let root = if is_chained(vma) {
                 RootGuard::lock(vma)?
             } else {
@@ -179,14 +181,12 @@ impl Walk {
             for _ in 0..self.entries.len() {
                 self.found.push_within_capacity(Found::default()).ok();
             }
-            if let Some(root) = root {
-                if !self.reverse(vma, &root, view) {
-                    // With fewer pages there is room for their mappers.
-                    self.most = (self.most / 2).max(1);
-                    self.entries.clear();
-                    self.mappers.clear();
-                    return Ok(Step::More);
-                }
+            if !self.reverse(vma, file.as_ref(), root.as_ref(), view) {
+                // With fewer pages there is room for their mappers.
+                self.most = (self.most / 2).max(1);
+                self.entries.clear();
+                self.mappers.clear();
+                return Ok(Step::More);
             }
             self.totals.empty += pages(stopped - start) - self.entries.len() as u64;
             self.next = stopped;
@@ -199,7 +199,13 @@ impl Walk {
     }
 
     /// Finds who maps the pages at hand. False: there is no room for all of them, and more than one page.
-    fn reverse(&mut self, vma: &VmaRef, root: &RootGuard<'_>, view: &Viewpoint) -> bool {
+    fn reverse(
+        &mut self,
+        vma: &VmaRef,
+        file: Option<&FileGuard<'_>>,
+        root: Option<&RootGuard<'_>>,
+        view: &Viewpoint,
+    ) -> bool {
         let Self {
             space,
             entries,
@@ -211,24 +217,29 @@ impl Walk {
         } = self;
         let mut cut = 0;
         for group in Groups::of(entries) {
-            let Some(anon_vma) = root.find(group.anon_vma) else {
-                // It is no longer the page's: it moved to a child's while this was read.
-                for at in group.members(entries) {
-                    found[at].moved = true;
+            let map = match (group.tree, file) {
+                (Tree::Anon(token), _) => {
+                    root.and_then(|root| root.find(token)).map(ReverseMap::Anon)
                 }
-                continue;
+                (Tree::File(token), Some(file)) if file.token() == token => {
+                    Some(ReverseMap::File(file))
+                }
+                (Tree::File(_), _) => None,
             };
             for at in group.members(entries) {
-                found[at].walked = true;
+                found[at].walked = map.is_some();
+                // It is no longer the page's: it went to a child's anon_vma, or was truncated, meanwhile.
+                found[at].moved = map.is_none();
             }
+            let Some(map) = map else { continue };
             let visited = &mut *found;
             let mut counts = [0u32; CHUNK_PAGES];
             page::reverse(
-                &anon_vma,
+                &map,
                 group.first,
                 group.last,
                 room,
-                |_, first, last| {
+                |first, last| {
                     for at in group.members(entries) {
                         let index = entries.get(at).index();
                         if first <= index && index <= last {
@@ -236,18 +247,18 @@ impl Walk {
                         }
                     }
                 },
-                |member, index, seen| {
+                |linked, index, seen| {
                     let Some((at, own)) = group.same_page(entries, vma, index) else {
                         return;
                     };
-                    if seen.kind() != Kind::Anon || seen.pfn() != own.pfn() {
+                    if seen.kind() != own.kind() || seen.pfn() != own.pfn() {
                         return;
                     }
                     counts[at] += 1;
                     let mapper = Mapper {
                         entry: at,
-                        owner: member.owner(view, space),
-                        mm: member.vma().mm,
+                        owner: linked.owner(view, space),
+                        mm: linked.values().mm,
                         at: seen.address(),
                         writable: seen.writable(),
                         dirty: seen.dirty(),
@@ -355,9 +366,9 @@ impl Walk {
     }
 }
 
-/// Entries whose pages have the same anon_vma.
+/// Entries whose pages have the same anon_vma, or are of the same file.
 pub(super) struct Group {
-    pub(super) anon_vma: Token,
+    pub(super) tree: Tree,
     /// The least and the greatest offset in it.
     pub(super) first: usize,
     pub(super) last: usize,
@@ -369,25 +380,28 @@ impl Group {
         entries
             .iter()
             .enumerate()
-            .filter(|(_, entry)| entry.anon_vma() == Some(self.anon_vma))
+            .filter(|(_, entry)| entry.tree() == Some(self.tree))
             .map(|(at, _)| at)
     }
 
-    /// Which entry of `vma` is that of the page at an offset in the anon_vma.
+    /// Which entry of `vma` is that of the page at an offset.
     pub(super) fn same_page(
         &self,
         entries: &Entries,
         vma: &VmaRef,
         index: usize,
     ) -> Option<(usize, Entry)> {
-        use crate::object::mm::VmaExt;
-        let pages = index.checked_sub(vma.anon_pgoff())?;
+        let key = match self.tree {
+            Tree::Anon(_) => vma.anon_pgoff(),
+            Tree::File(_) => vma.pgoff(),
+        };
+        let pages = index.checked_sub(key)?;
         let (at, own) = entries.at(vma.start() + pages * PAGE_SIZE)?;
-        (own.anon_vma() == Some(self.anon_vma) && own.index() == index).then_some((at, own))
+        (own.tree() == Some(self.tree) && own.index() == index).then_some((at, own))
     }
 }
 
-/// The anon_vmas of some entries, one after the other.
+/// The anon_vmas and files of some entries, one after the other.
 pub(super) struct Groups<'e> {
     entries: &'e Entries,
     /// A bit for each entry that came already.
@@ -411,7 +425,7 @@ impl Iterator for Groups<'_> {
         let mut group: Option<Group> = None;
         for (at, entry) in self.entries.iter().enumerate() {
             let (word, bit) = (at / 64, 1u64 << (at % 64));
-            let Some(anon_vma) = entry.anon_vma() else {
+            let Some(tree) = entry.tree() else {
                 continue;
             };
             if self.done[word] & bit != 0 {
@@ -421,12 +435,12 @@ impl Iterator for Groups<'_> {
             match &mut group {
                 None => {
                     group = Some(Group {
-                        anon_vma,
+                        tree,
                         first: index,
                         last: index,
                     });
                 }
-                Some(group) if group.anon_vma == anon_vma => {
+                Some(group) if group.tree == tree => {
                     group.first = group.first.min(index);
                     group.last = group.last.max(index);
                 }
@@ -450,6 +464,7 @@ fn kind_word(kind: Kind) -> &'static [u8] {
         Kind::Device => b"device",
         Kind::Hwpoison => b"hwpoison",
         Kind::Marker => b"marker",
+        Kind::Kernel => b"kernel",
     }
 }
 

@@ -140,6 +140,8 @@ words! {
         Hwpoison = "hwpoison",
         /// No page: a guard region, or a mark of userfaultfd.
         Marker = "marker",
+        /// A page of the kernel's or a driver's, as the vdso's, or one that was cut off its file.
+        Kernel = "kernel",
     }
 
     /// Whether an attached process is still there.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use ravel_records::{AnonVmaReport, Id, Relation};
 
 use crate::check::same_text;
-use crate::module::{Answer, open_query, read_file, report_text, write_errno, write_file};
+use crate::module::{Answer, open_query, query, read_file, report_text, write_errno, write_file};
 use crate::process::{Area, Child, Puppet, Stage};
 use crate::report::{anon, parse_anon, vma};
 use crate::sys::{self, PAGE, Pid};
@@ -322,7 +322,7 @@ fn locks() -> Result<Vec<(String, u64)>> {
 
 fn locks_tells_the_longest_holds() -> Result<()> {
     check_eq!(write_file("locks", b"reset\n")?, 0, "reset");
-    let names = ["mmap_lock", "anon_vma", "socket", "queue", "unix"];
+    let names = ["mmap_lock", "anon_vma", "i_mmap", "socket", "queue", "unix"];
     let mut found: Vec<(String, u64)> = locks()?;
     found.sort();
     let mut want: Vec<_> = names.iter().map(|name| (name.to_string(), 0)).collect();
@@ -333,6 +333,9 @@ fn locks_tells_the_longest_holds() -> Result<()> {
     for report in crate::module::REPORTS {
         report_text(report, sys::getpid())?;
     }
+    // A page of this program's own code, which its file leads to.
+    let code = locks as fn() -> Result<Vec<(String, u64)>> as usize;
+    query(format!("page {} {code:#x}", sys::getpid()).as_bytes())?;
     for (name, longest) in locks()? {
         check!(longest > 0, "{name} was never held, says `locks`");
         check!(longest < 60_000_000_000, "{name} was held for {longest} ns");

@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Report page: what stands at an address, and everyone who maps it, against /proc's own view.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ravel_records::{MemberState, Page, PageKind, PageReport, Relation};
 
-use super::peers::wait_for;
 use crate::module::{self, query, report_text};
 use crate::pagemap::{self, Frames, kpf};
-use crate::process::{Area, Child, HUGE, Puppet, Stage, die_with};
+use crate::process::{Area, Child, Puppet, Stage};
 use crate::report::{anon, page, parse_page, vma};
-use crate::sys::{self, Forked, PAGE, Pid};
-use crate::tier::{patience, scale};
+use crate::sys::{self, PAGE, Pid};
 use crate::{check, check_eq, tests};
 
 use Relation::{Ancestor, Descendant, Self_, Unrelated};
+
+mod files;
+mod kinds;
+mod moving;
+
+pub use {files::TESTS as FILES, kinds::TESTS as KINDS, moving::TESTS as MOVING};
 
 tests!("page":
     written_read_and_untouched_pages,
@@ -28,27 +29,14 @@ tests!("page":
     moved_area_is_found_where_it_went,
     moved_area_that_keeps_its_mapping,
     split_area_has_one_candidate_more,
-    private_file_page_is_the_files_until_it_is_copied,
-    shared_memory_is_not_walked,
-    merged_by_ksm,
-    huge_page_whole_and_split,
-    huge_zero_page,
-    swapped_out_and_in,
     without_permission_it_still_stands_there,
-    guard_region_is_a_marker,
-    hugetlbfs_is_counted_only,
     ranges_of_any_ends,
     bad_requests_are_einval,
     no_such_process_is_esrch,
     reading_marks_nothing_and_faults_nothing,
     pages_of_a_program_agree_with_proc,
-    while_everything_moves [120 s],
-    two_hundred_children_of_a_thousand_pages [240 s],
     cli_shows_pages,
 );
-
-const GUARD_INSTALL: i32 = 102;
-const GUARD_REMOVE: i32 = 103;
 
 fn of(pid: Pid, area: Area) -> Result<PageReport> {
     page(pid, area.start, area.end())
@@ -350,318 +338,6 @@ fn split_area_has_one_candidate_more() -> Result<()> {
     Ok(())
 }
 
-/// A file of some pages at a far offset.
-struct FarFile(PathBuf, u64);
-
-impl FarFile {
-    fn new(pages: u64) -> Result<Self> {
-        let path = PathBuf::from(format!("/tmp/ravel-page-{}", sys::getpid()));
-        let page = 1 << 28;
-        File::create(&path)?.set_len((page + pages) * PAGE as u64)?;
-        Ok(Self(path, page))
-    }
-}
-
-impl Drop for FarFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-fn private_file_page_is_the_files_until_it_is_copied() -> Result<()> {
-    let file = FarFile::new(4)?;
-    let mut parent = Stage::new(2)?.start()?;
-    let area = parent.map_file(&file.0, 4, file.1 as usize)?;
-    parent.read(area.pages(0, 2))?;
-    parent.write(area.pages(2, 1))?;
-    let child = parent.fork()?;
-    let report = agreed(parent.pid, area)?;
-    let records = anon(parent.pid)?;
-    let record = vma(&records, area)?;
-    check_eq!(record.pgoff.0, file.1, "pgoff");
-    for number in 0..2 {
-        let page = at(&report, area, number)?;
-        check_eq!(page.kind, PageKind::File, "kind of what was read");
-        check_eq!(page.index.0, file.1 + number, "index in the file");
-        check!(!page.walked && page.mappers.is_empty(), "{page:?}");
-        check!(!page.writable, "{page:?}");
-    }
-    let copied = at(&report, area, 2)?;
-    check_eq!(copied.kind, PageKind::Anon, "kind of what was written");
-    check_eq!(
-        copied.index.0,
-        record.anon_pgoff.0 + 2,
-        "index in the anon_vma"
-    );
-    check!(copied.index.0 != file.1 + 2, "the file's index: {copied:?}");
-    check_eq!(copied.mapping, record.anon_vma, "mapping");
-    check!(
-        copied.mapping != at(&report, area, 0)?.mapping,
-        "one mapping"
-    );
-    let want = [(parent.pid, Self_), (child.pid, Descendant)];
-    check_mappers(&report, area, 2, 2, &want)
-}
-
-fn shared_memory_is_not_walked() -> Result<()> {
-    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    let prot = libc::PROT_READ | libc::PROT_WRITE;
-    let start = sys::map(0, 2 * PAGE, prot, flags, None, 0)? as u64;
-    let area = Area {
-        start,
-        len: 2 * PAGE as u64,
-    };
-    area.touch();
-    let child = Child::spawn(|link| {
-        area.touch();
-        link.send("touched")?;
-        link.recv().map(drop)
-    });
-    let mut child = child?;
-    child.link.recv()?;
-    let report = agreed(sys::getpid(), area)?;
-    for number in 0..2 {
-        let page = at(&report, area, number)?;
-        check_eq!(page.kind, PageKind::File, "kind");
-        check_eq!((page.mapcount, page.walked), (2, false), "mapcount, walked");
-        check_eq!(page.index.0, number, "index");
-    }
-    child.kill()
-}
-
-/// ksmd at work, until this is dropped.
-struct Ksm;
-
-impl Ksm {
-    const DIR: &str = "/sys/kernel/mm/ksm";
-
-    fn start() -> Result<Self> {
-        ensure!(Path::new(Self::DIR).exists(), "this kernel has no KSM");
-        let set = |name: &str, value: &str| fs::write(format!("{}/{name}", Self::DIR), value);
-        set("sleep_millisecs", "0")?;
-        set("pages_to_scan", "10000")?;
-        set("run", "1")?;
-        Ok(Self)
-    }
-}
-
-impl Drop for Ksm {
-    fn drop(&mut self) {
-        for (name, value) in [("run", "2"), ("run", "0"), ("sleep_millisecs", "20")] {
-            let _ = fs::write(format!("{}/{name}", Self::DIR), value);
-        }
-    }
-}
-
-fn merged_by_ksm() -> Result<()> {
-    let mut one = Stage::new(1)?.start()?;
-    let mut two = Stage::new(1)?.start()?;
-    let mut areas = Vec::new();
-    for puppet in [&mut one, &mut two] {
-        let area = puppet.map(4)?;
-        puppet.write(area)?;
-        puppet.advise(area, libc::MADV_MERGEABLE)?;
-        areas.push(area);
-    }
-    let ksm = Ksm::start()?;
-    wait_for("KSM's merging", || {
-        let merged = |pid, area| -> Result<bool> {
-            let report = of(pid, area)?;
-            Ok((0..4).all(|n| {
-                let page = report.page_at(area.pages(n, 1).start);
-                page.is_some_and(|page| page.kind == PageKind::Ksm)
-            }))
-        };
-        Ok(merged(one.pid, areas[0])? && merged(two.pid, areas[1])?)
-    })?;
-    let (of_one, of_two) = (agreed(one.pid, areas[0])?, agreed(two.pid, areas[1])?);
-    let mut frames = BTreeSet::new();
-    for (report, area) in [(&of_one, areas[0]), (&of_two, areas[1])] {
-        for number in 0..4 {
-            let page = at(report, area, number)?;
-            check_eq!(page.mapcount, 8, "mapcount of {page:?}");
-            check!(!page.walked && !page.moved && !page.writable, "{page:?}");
-            frames.insert(page.pfn);
-        }
-    }
-    check_eq!(frames.len(), 1, "page frames of eight equal pages");
-    let counts = super::super::report::cow(one.pid)?;
-    let record = counts.vma_at(areas[0].start).context("no cow record")?;
-    check_eq!((record.pages.ksm, record.pages.anon), (4, 0), "ksm, anon");
-    one.write(areas[0].pages(1, 1))?;
-    drop(ksm);
-    let report = agreed(one.pid, areas[0])?;
-    check_eq!(
-        at(&report, areas[0], 1)?.kind,
-        PageKind::Anon,
-        "kind, unmerged"
-    );
-    Ok(())
-}
-
-/// An area of one huge page, filled.
-fn huge_area(puppet: &mut Puppet) -> Result<Area> {
-    let area = puppet.map_aligned(HUGE / PAGE, 0)?;
-    puppet.advise(area, libc::MADV_HUGEPAGE)?;
-    puppet.write(area)?;
-    let smaps = pagemap::smaps(puppet.pid)?;
-    let huge = smaps.get(&area.start).and_then(|m| m.get("AnonHugePages"));
-    check_eq!(huge.copied(), Some(2048), "AnonHugePages, in KiB");
-    Ok(area)
-}
-
-fn huge_page_whole_and_split() -> Result<()> {
-    let mut parent = Stage::new(2)?.start()?;
-    let area = huge_area(&mut parent)?;
-    let p = parent.pid;
-    let report = agreed(p, area)?;
-    check_eq!(report.summary.pages, 512, "pages");
-    for number in 0..512 {
-        check_mappers(&report, area, number, 1, &[(p, Self_)])?;
-        let page = at(&report, area, number)?;
-        check!(page.huge && page.exclusive, "{page:?}");
-        check_eq!((page.order, page.place), (9, number), "order, place");
-        check_eq!(page.folio_mapcount, 1, "folio_mapcount");
-    }
-
-    let mut child = parent.fork()?;
-    let c = child.pid;
-    let report = agreed(p, area)?;
-    for number in 0..512 {
-        let want = [(p, Self_), (c, Descendant)];
-        check_mappers(&report, area, number, 2, &want)?;
-        check!(at(&report, area, number)?.huge, "split by the fork");
-    }
-
-    // The child's pmd is split to copy one page; the parent's is not.
-    child.write(area.pages(5, 1))?;
-    let report = agreed(p, area)?;
-    for number in 0..512 {
-        let page = at(&report, area, number)?;
-        check!(page.huge, "the parent's was split: {page:?}");
-        let both = [(p, Self_), (c, Descendant)];
-        let want = &both[..if number == 5 { 1 } else { 2 }];
-        check_mappers(&report, area, number, 2, want)?;
-        check_eq!(page.folio_mapcount, 512, "folio_mapcount");
-    }
-    let report = agreed(c, area)?;
-    check_mappers(&report, area, 5, 1, &[(c, Self_)])?;
-    let page = at(&report, area, 6)?;
-    check_eq!(
-        (page.huge, page.order, page.place),
-        (false, 9, 6),
-        "huge, order, place of the child's page 6"
-    );
-    check_eq!(at(&report, area, 5)?.order, 0, "order of the copy");
-
-    // Then the parent's, by protecting some, and a part of it goes.
-    parent.protect(area.pages(100, 10), libc::PROT_READ)?;
-    parent.call(&format!(
-        "advise {} {} {}",
-        area.pages(200, 8).start,
-        8 * PAGE,
-        libc::MADV_DONTNEED
-    ))?;
-    let report = agreed(p, area)?;
-    check_eq!(
-        (report.summary.pages, report.summary.empty),
-        (504, 8),
-        "pages"
-    );
-    check_mappers(&report, area, 105, 2, &[(p, Self_), (c, Descendant)])?;
-    check!(!at(&report, area, 105)?.huge, "still huge");
-    let report = agreed(c, area)?;
-    // Two VMAs of the parent cover other pages: this one has a candidate there as before.
-    check_mappers(&report, area, 203, 2, &[(c, Self_)])
-}
-
-fn huge_zero_page() -> Result<()> {
-    let mut puppet = puppet()?;
-    let area = puppet.map_aligned(HUGE / PAGE, 0)?;
-    puppet.advise(area, libc::MADV_HUGEPAGE)?;
-    puppet.read(area.pages(7, 1))?;
-    let report = agreed(puppet.pid, area)?;
-    check_eq!(report.summary.pages, 512, "pages");
-    for page in &report.pages {
-        check_eq!(page.kind, PageKind::Zero, "kind of {page:?}");
-        check!(page.huge && !page.walked, "{page:?}");
-    }
-    Ok(())
-}
-
-/// A swap device in memory, until this is dropped.
-struct Swap;
-
-fn run(program: &str, args: &[&str]) -> Result<()> {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .context(program.to_owned())?;
-    ensure!(
-        output.status.success(),
-        "{program} {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
-
-impl Swap {
-    fn on() -> Result<Self> {
-        run("modprobe", &["zram"])?;
-        let swap = Self;
-        fs::write("/sys/block/zram0/disksize", "64M").context("size of zram0")?;
-        run("mkswap", &["/dev/zram0"])?;
-        run("swapon", &["/dev/zram0"])?;
-        Ok(swap)
-    }
-}
-
-impl Drop for Swap {
-    fn drop(&mut self) {
-        let _ = run("swapoff", &["/dev/zram0"]);
-        let _ = fs::write("/sys/block/zram0/reset", "1");
-        let _ = run("modprobe", &["-r", "zram"]);
-    }
-}
-
-fn swapped_out_and_in() -> Result<()> {
-    let _swap = Swap::on()?;
-    let mut parent = Stage::new(2)?.start()?;
-    let area = parent.map(16)?;
-    parent.write(area)?;
-    let out = area.pages(4, 8);
-    wait_for("swapping out", || {
-        parent.advise(out, libc::MADV_PAGEOUT)?;
-        let entries = pagemap::entries(parent.pid, out.start, out.end())?;
-        Ok(entries.iter().all(|entry| entry.swapped()))
-    })?;
-    let report = agreed(parent.pid, area)?;
-    for number in 0..16 {
-        let page = at(&report, area, number)?;
-        let swapped = (4..12).contains(&number);
-        check_eq!(page.kind == PageKind::Swap, swapped, "swapped, of {page:?}");
-        check_eq!(page.walked, !swapped, "walked, of {page:?}");
-        check_eq!(page.pfn == 0, swapped, "no page frame, of {page:?}");
-    }
-    let counts = crate::report::cow(parent.pid)?;
-    let record = counts.vma_at(area.start).context("no cow record")?;
-    check_eq!((record.pages.swap, record.pages.anon), (8, 8), "swap, anon");
-    // Both have the slot; who reads it has the page.
-    let mut child = parent.fork()?;
-    child.read(out.pages(0, 1))?;
-    let report = agreed(child.pid, area)?;
-    let page = at(&report, area, 4)?;
-    check_eq!(page.kind, PageKind::Anon, "kind, read in again");
-    check_eq!((page.mapcount, page.found), (1, 1), "mapcount, found");
-    let report = agreed(parent.pid, area)?;
-    check_eq!(
-        at(&report, area, 4)?.kind,
-        PageKind::Swap,
-        "kind in the parent, which did not read"
-    );
-    Ok(())
-}
-
 fn without_permission_it_still_stands_there() -> Result<()> {
     let mut puppet = puppet()?;
     let area = puppet.map(2)?;
@@ -674,73 +350,6 @@ fn without_permission_it_still_stands_there() -> Result<()> {
         check!(!page.writable && page.dirty, "bits of {page:?}");
     }
     Ok(())
-}
-
-fn guard_region_is_a_marker() -> Result<()> {
-    let mut puppet = puppet()?;
-    let area = puppet.map(4)?;
-    puppet.write(area)?;
-    puppet.advise(area.pages(1, 2), GUARD_INSTALL)?;
-    let report = agreed(puppet.pid, area)?;
-    for number in 0..4 {
-        let page = at(&report, area, number)?;
-        let guard = number == 1 || number == 2;
-        check_eq!(page.kind == PageKind::Marker, guard, "a guard, of {page:?}");
-        check_eq!(page.walked, !guard, "walked, of {page:?}");
-    }
-    let counts = crate::report::cow(puppet.pid)?;
-    let record = counts.vma_at(area.start).context("no cow record")?;
-    check_eq!(
-        (record.pages.other, record.pages.anon),
-        (2, 2),
-        "other, anon"
-    );
-    puppet.advise(area.pages(1, 2), GUARD_REMOVE)?;
-    check_eq!(agreed(puppet.pid, area)?.summary.empty, 2, "empty");
-    Ok(())
-}
-
-/// Huge pages kept for hugetlbfs, until this is dropped.
-struct Kept;
-
-impl Kept {
-    const FILE: &str = "/proc/sys/vm/nr_hugepages";
-
-    fn new(pages: &str) -> Result<Self> {
-        fs::write(Self::FILE, pages)?;
-        let kept = Self;
-        check_eq!(
-            fs::read_to_string(Self::FILE)?.trim(),
-            pages,
-            "nr_hugepages"
-        );
-        Ok(kept)
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let _ = fs::write(Self::FILE, "0");
-    }
-}
-
-fn hugetlbfs_is_counted_only() -> Result<()> {
-    let _kept = Kept::new("2")?;
-    let mut puppet = puppet()?;
-    let area = puppet.map_aligned(HUGE / PAGE, libc::MAP_HUGETLB)?;
-    puppet.write(area)?;
-    let report = of(puppet.pid, area)?;
-    check_eq!(
-        (report.summary.pages, report.summary.hugetlb),
-        (0, 512),
-        "pages, hugetlb"
-    );
-    let wider = page(puppet.pid, area.start - 2 * PAGE as u64, area.end() + 1)?;
-    check_eq!(wider.summary.hugetlb, 512, "hugetlb, of a wider range");
-    let counts = crate::report::cow(puppet.pid)?;
-    check_eq!(counts.summary.hugetlb, 1, "hugetlb mappings of cow");
-    check!(counts.vma_at(area.start).is_none(), "a cow record of it");
-    puppet.exit()
 }
 
 fn ranges_of_any_ends() -> Result<()> {
@@ -947,149 +556,6 @@ fn pages_of_a_program_agree_with_proc() -> Result<()> {
         }
     }
     check!(pages > 100, "only {pages} pages");
-    Ok(())
-}
-
-fn while_everything_moves() -> Result<()> {
-    const PAGES: u64 = 48;
-    let area = Area::map(PAGES as usize)?;
-    area.touch();
-    let us = sys::getpid();
-    let mut churners = Vec::new();
-    for which in 0..3u64 {
-        churners.push(Child::spawn(move |_| {
-            let parent = sys::getpid();
-            let mut round = which;
-            loop {
-                round += 1;
-                match sys::fork()? {
-                    Forked::Parent(pid) => {
-                        area.pages(round % PAGES, 1).touch();
-                        let part = area.pages(round * 7 % PAGES, 1);
-                        sys::advise(part.start as usize, PAGE, libc::MADV_DONTNEED)?;
-                        // Split, and merged again.
-                        for prot in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE] {
-                            sys::protect(part.start as usize, PAGE, prot)?;
-                        }
-                        let _ = sys::wait(pid)?;
-                    }
-                    Forked::Child => {
-                        die_with(parent);
-                        for page in (round % 5..PAGES).step_by(5) {
-                            area.pages(page, 1).touch();
-                        }
-                        sys::exit_now(0)
-                    }
-                }
-            }
-        })?);
-    }
-    let asked: Vec<Pid> = churners.iter().map(|child| child.pid).chain([us]).collect();
-    let (mut reports, mut moved, mut told) = (0u64, 0u64, 0u64);
-    let end = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < end || (reports < 50 && Instant::now() < end + patience(20)) {
-        for pid in &asked {
-            let report = of(*pid, area)?;
-            reports += 1;
-            for page in &report.pages {
-                told += 1;
-                moved += u64::from(page.moved);
-                if !page.walked {
-                    check!(
-                        page.kind != PageKind::Anon || page.moved,
-                        "an anonymous page not walked, nor moved: {page:?}"
-                    );
-                    continue;
-                }
-                check!(
-                    page.found == page.mapcount || page.moved,
-                    "found {} of {}, and not moved: {page:#?}",
-                    page.found,
-                    page.mapcount
-                );
-                check_eq!(page.found, page.mappers.len() as u64, "mappers told");
-                let places: BTreeSet<_> = page.mappers.iter().map(|m| (m.mm, m.at)).collect();
-                check_eq!(places.len(), page.mappers.len(), "mappers told twice");
-                check!(
-                    page.visited >= page.found,
-                    "fewer visited than found: {page:?}"
-                );
-                check!(
-                    page.moved || page.mappers.iter().any(|m| m.relation == Self_),
-                    "not mapped by the one asked for: {page:#?}"
-                );
-            }
-        }
-    }
-    for churner in &mut churners {
-        churner.kill()?;
-    }
-    crate::harness::say(format_args!(
-        "{reports} reports of {told} pages, {moved} of them moved"
-    ));
-    check!(reports >= 50, "only {reports} reports");
-    check!(moved < told / 2, "{moved} of {told} pages moved");
-    Ok(())
-}
-
-fn two_hundred_children_of_a_thousand_pages() -> Result<()> {
-    let children = scale(200, 40);
-    let pages = scale(1000, 200) as u64;
-    let area = Area::map(pages as usize)?;
-    area.touch();
-    let us = sys::getpid();
-    let mut pids = BTreeSet::from([us]);
-    let mut kept = Vec::new();
-    for _ in 0..children {
-        let child = Child::idle()?;
-        pids.insert(child.pid);
-        kept.push(child);
-    }
-    let everyone = pids.len() as u64;
-    let start = Instant::now();
-    let report = of(us, area)?;
-    let seconds = start.elapsed().as_secs_f64();
-    crate::harness::say(format_args!(
-        "{} mappers in {seconds:.2} s",
-        report.summary.mappers
-    ));
-    check_eq!(report.summary.pages, pages, "pages");
-    check_eq!(report.summary.mappers, pages * everyone, "mappers");
-    check_eq!(
-        (report.summary.moved, report.summary.cut),
-        (0, 0),
-        "moved, cut"
-    );
-    for page in &report.pages {
-        check_eq!(
-            (page.mapcount, page.found, page.visited),
-            (everyone, everyone, everyone),
-            "mapcount, found, visited of {:x}",
-            page.address.0
-        );
-        let found: BTreeSet<_> = page.mappers.iter().map(|m| m.pid as Pid).collect();
-        check!(found == pids, "other pids: {found:?}");
-        check!(
-            page.mappers.iter().all(|m| m.at == page.address),
-            "elsewhere: {page:?}"
-        );
-    }
-    let start = Instant::now();
-    let counts = crate::report::cow(us)?;
-    let seconds = start.elapsed().as_secs_f64();
-    crate::harness::say(format_args!("cow in {seconds:.2} s"));
-    let record = counts.vma_at(area.start).context("no cow record")?;
-    check_eq!(
-        (record.pages.anon, record.pages.shared, record.pages.own),
-        (pages, pages, pages),
-        "anon, shared, own"
-    );
-    check_eq!(record.shares.len() as u64, everyone - 1, "shares");
-    for share in &record.shares {
-        check_eq!(share.pages, pages, "pages of {share:?}");
-        check_eq!(share.relation, Descendant, "relation of {share:?}");
-        check!(pids.contains(&(share.pid as Pid)), "a stranger: {share:?}");
-    }
     Ok(())
 }
 

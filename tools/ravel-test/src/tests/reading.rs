@@ -615,7 +615,7 @@ fn every_line_keeps_to_the_format() -> Result<()> {
     detach(scene.puppet.pid)?;
     check_text(&read_file("attached")?.whole()?, "summary")?;
     let kinds = check_text(&read_file("locks")?.whole()?, "lock")?;
-    check_eq!(kinds.get("lock"), Some(&5), "lock records");
+    check_eq!(kinds.get("lock"), Some(&6), "lock records");
     let version = read_file("version")?.whole()?;
     check_eq!(
         check_line(std::str::from_utf8(&version)?.trim_end())?,
