@@ -210,13 +210,20 @@ static bool is_huge(pmd_t pmd)
 	return pmd_leaf(pmd) || (!pmd_present(pmd) && !pmd_none(pmd));
 }
 
+/*
+ * Page tables, and gaps of their size or greater, that are looked at in one call, however few entries are in
+ * them: whoever calls holds a lock.
+ */
+#define RAVEL_WALK_STEPS 256
+
 u32 ravel_walk_pages(struct mm_struct *mm, unsigned long addr, unsigned long end, bool anon,
 		     struct ravel_page *out, u32 room, unsigned long *stopped)
 {
 	struct walk walk = { .mm = mm, .out = out, .room = room };
 	u32 tries = 0;
+	u32 steps = 0;
 
-	while (addr < end && walk.used < room) {
+	while (addr < end && walk.used < room && steps < RAVEL_WALK_STEPS) {
 		unsigned long next;
 		bool again = false;
 		pgd_t *pgd = pgd_offset(mm, addr);
@@ -247,9 +254,11 @@ u32 ravel_walk_pages(struct mm_struct *mm, unsigned long addr, unsigned long end
 		/* It can be split and collapsed again and again, but not by us. */
 		if (again && ++tries == 1000)
 			addr = next;
+		steps += !again;
 		continue;
 skip:
 		addr = next;
+		steps++;
 	}
 	*stopped = addr;
 	return walk.used;

@@ -56,10 +56,20 @@ impl Lock {
 
 static LONGEST: [Atomic<i64>; Lock::ALL.len()] = [const { Atomic::new(0) }; Lock::ALL.len()];
 
+/// After how many nanoseconds a hold that need not go on should end.
+const LONG: i64 = 2_000_000;
+
 /// A hold under way. A guard has it as a field: fields are dropped after the guard's `drop()` has unlocked.
 pub(crate) struct Hold {
     lock: Lock,
     since: Instant<Monotonic>,
+}
+
+impl Hold {
+    /// Whether it should end soon.
+    pub(super) fn is_long(&self) -> bool {
+        self.since.elapsed().as_nanos() >= LONG
+    }
 }
 
 impl Drop for Hold {

@@ -69,7 +69,7 @@ impl AddressSpace {
 /// The lock is held by this thread.
 pub(crate) struct MmapGuard<'a> {
     mm: &'a MmWithUser,
-    _hold: Hold,
+    hold: Hold,
     _nts: NotThreadSafe,
 }
 
@@ -81,9 +81,14 @@ impl<'a> MmapGuard<'a> {
         // INVARIANT: The lock was just taken.
         Ok(Self {
             mm,
-            _hold: Lock::Mmap.begin(),
+            hold: Lock::Mmap.begin(),
             _nts: NotThreadSafe,
         })
+    }
+
+    /// Whether it is held for so long that it should be dropped soon.
+    pub(crate) fn is_long(&self) -> bool {
+        self.hold.is_long()
     }
 
     /// The first VMA that ends above `address`.

@@ -222,8 +222,8 @@ impl Entries {
         Some((at, Entry(seen[at])))
     }
 
-    /// Reads a part of a VMA's page tables, and returns where it stopped: at `end`, or before an entry
-    /// past the first `most`.
+    /// Reads a part of a VMA's page tables, and returns where it stopped: at `end`, before an entry past the
+    /// first `most`, or where it had looked at enough tables, be they empty.
     pub(crate) fn read(&mut self, vma: &VmaRef, start: usize, end: usize, most: usize) -> usize {
         // SAFETY: A `VmaRef` means that its address space's mmap_lock is held, which keeps the tables.
         unsafe { self.walk(vma.as_ptr(), start, end, most) }

@@ -30,7 +30,7 @@ const MAX_SHARERS: usize = 1024;
 /// How many entries of others' page tables are looked at in one hold of an anon_vma's lock, about.
 const CHUNK_VISITS: usize = 65536;
 
-/// How many pieces of a VMA are looked at in one hold of `mmap_lock`.
+/// How many pieces of a VMA are looked at in one hold of `mmap_lock`, unless it grows long.
 const CHUNK_PIECES: usize = 64;
 
 /// Pages of a VMA, by what its page table entries hold.
@@ -229,7 +229,7 @@ impl Walk {
                 return Ok(Step::More);
             };
             self.piece(vma, view)?;
-            if self.next >= self.at.end {
+            if self.next >= self.at.end || lock.is_long() {
                 return Ok(Step::More);
             }
         }

@@ -194,6 +194,9 @@ impl Walk {
                 self.most = (self.most * 2).min(CHUNK_PAGES);
                 return Ok(Step::More);
             }
+            if lock.is_long() {
+                return Ok(Step::More);
+            }
         }
         Ok(Step::More)
     }

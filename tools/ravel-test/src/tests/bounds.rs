@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ravel_records::{Family, QueueName};
+use ravel_records::{CowReport, Family, PageReport, QueueName};
 
 use super::peers::wait_for;
 use crate::harness::say;
@@ -22,6 +22,7 @@ use crate::{check, check_eq, tests, tier};
 tests!("bounds":
     process_with_65000_vmas [180 s],
     process_with_100000_avcs [180 s],
+    process_with_4000_empty_page_tables [120 s],
     process_with_20000_sockets [180 s],
     process_with_100000_sk_buffs [240 s],
     names_of_4095_strange_bytes [120 s],
@@ -243,6 +244,54 @@ fn process_with_100000_avcs() -> Result<()> {
         (report.summary.moved, report.summary.cut),
         (0, 0),
         "moved, cut"
+    );
+    Ok(())
+}
+
+/// Tables in which nothing is left are walked all the same.
+fn process_with_4000_empty_page_tables() -> Result<()> {
+    const TABLE: usize = 512 * PAGE;
+    const TABLES: usize = 4000;
+    let len = TABLES * TABLE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let start = sys::map(0, len, libc::PROT_READ | libc::PROT_WRITE, flags, None, 0)?;
+    sys::advise(start, len, libc::MADV_NOHUGEPAGE)?;
+    let child = Child::spawn(move |link| {
+        for page in (start..start + len).step_by(TABLE) {
+            sys::poke(page, 1);
+            // Of a single page, so that its table stays.
+            sys::advise(page, PAGE, libc::MADV_DONTNEED)?;
+        }
+        sys::poke(start + len - PAGE, 1);
+        link.send("empty")?;
+        link.wait().map(drop)
+    });
+    sys::unmap(start, len)?;
+    let mut child = child?;
+    check_eq!(child.link.wait()?, "empty", "what the child says");
+    let status = fs::read_to_string(format!("/proc/{}/status", child.pid))?;
+    let tables = status.lines().find_map(|line| line.strip_prefix("VmPTE:"));
+    let tables: usize = tables
+        .and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+        .context("VmPTE")?;
+    check!(tables >= TABLES * 4, "only {tables} KiB of page tables");
+    let report = CowReport::parse(&weigh("cow", child.pid)?)?;
+    let ours: Vec<_> = report
+        .vmas
+        .iter()
+        .filter(|vma| (start..start + len).contains(&(vma.start.0 as usize)))
+        .collect();
+    check_eq!(ours.len(), 1, "VMAs of the area");
+    check_eq!(ours[0].pages.anon, 1, "pages in it");
+    let request = format!("page {} {start:#x} {:#x}", child.pid, start + len);
+    let (errno, answer) = module::query(request.as_bytes())?;
+    check_eq!(errno, 0, "errno of {request:?}");
+    let report = PageReport::parse(&answer.whole()?)?;
+    let pages = (len / PAGE) as u64;
+    check_eq!(
+        (report.summary.pages, report.summary.empty),
+        (1, pages - 1),
+        "pages, empty ones"
     );
     Ok(())
 }
