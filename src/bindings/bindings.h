@@ -8,3 +8,4 @@
 
 #include "pages.h"
 #include "shims.h"
+#include "sockets.h"

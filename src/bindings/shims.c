@@ -14,15 +14,11 @@
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/skbuff.h>
-#include <linux/udp.h>
 #include <linux/utsname.h>
-#include <net/af_unix.h>
-#include <net/inet_sock.h>
-#include <net/net_namespace.h>
-#include <net/sock.h>
 #include <net/tcp.h>
 
 #include "shims.h"
+#include "sockets.h"
 
 #ifndef CONFIG_MEMCG
 #error "ravel needs CONFIG_MEMCG: without it mm_struct has no owner, and a mapping cannot be named"
@@ -30,8 +26,6 @@
 #ifndef CONFIG_64BIT
 #error "ravel knows 64-bit kernels only"
 #endif
-
-static_assert(RAVEL_LISTEN == TCP_LISTEN);
 
 void ravel_layout(struct ravel_layout *out)
 {
@@ -61,7 +55,8 @@ void ravel_layout(struct ravel_layout *out)
 		.task_comm = offsetof(struct task_struct, comm),
 		.task_tgid = offsetof(struct task_struct, tgid),
 		.ravel_sock_size = sizeof(struct ravel_sock),
-		.ravel_sock_inq = offsetof(struct ravel_sock, inq),
+		.ravel_sock_last = offsetof(struct ravel_sock, last),
+		.ravel_waiting_size = sizeof(struct ravel_waiting),
 		.ravel_skb_size = sizeof(struct ravel_skb),
 		.ravel_skb_end_seq = offsetof(struct ravel_skb, end_seq),
 	};
@@ -237,179 +232,6 @@ unsigned long ravel_file_count(struct file *file)
 unsigned long ravel_file_inode(struct file *file)
 {
 	return file_inode(file)->i_ino;
-}
-
-/*
- * Takes the socket's spinlock if no process owns the socket: until it is given back nobody can become
- * the owner (lock_sock() begins with this lock) and softirqs keep off, so that what lock_sock() guards
- * stands still. Unlike lock_sock(), nobody's packets go to the backlog meanwhile.
- */
-bool ravel_sock_trylock(struct sock *sk)
-{
-	spin_lock_bh(&sk->sk_lock.slock);
-	if (!sock_owned_by_user_nocheck(sk))
-		return true;
-	spin_unlock_bh(&sk->sk_lock.slock);
-	return false;
-}
-
-void ravel_sock_unlock(struct sock *sk)
-{
-	spin_unlock_bh(&sk->sk_lock.slock);
-}
-
-/* What never changes in a socket, or may be read at any time. A reference to its file is held. */
-void ravel_sock_ident(struct sock *sk, struct ravel_sock *out)
-{
-	*out = (struct ravel_sock) {
-		.netns = sock_net(sk)->ns.inum,
-		.family = READ_ONCE(sk->sk_family),
-		.type = READ_ONCE(sk->sk_type),
-		.protocol = READ_ONCE(sk->sk_protocol),
-		.is_tcp = sk_is_tcp(sk),
-		.is_udp = sk_is_udp(sk),
-		.inq = -1,
-		.outq = -1,
-	};
-}
-
-static void snapshot_inet(const struct sock *sk, struct ravel_sock *out)
-{
-	const struct inet_sock *inet = inet_sk(sk);
-
-	out->has_address = 1;
-	out->local_port = ntohs(inet->inet_sport);
-	out->remote_port = ntohs(inet->inet_dport);
-	out->has_peer = inet->inet_dport != 0;
-#if IS_ENABLED(CONFIG_IPV6)
-	if (sk->sk_family == AF_INET6) {
-		memcpy(out->local, &sk->sk_v6_rcv_saddr, 16);
-		memcpy(out->remote, &sk->sk_v6_daddr, 16);
-		return;
-	}
-#endif
-	/* As getsockname(): the address bound to, else the one that packets are sent from. */
-	memcpy(out->local, inet->inet_rcv_saddr ? &inet->inet_rcv_saddr : &inet->inet_saddr, 4);
-	memcpy(out->remote, &inet->inet_daddr, 4);
-}
-
-static void snapshot_tcp(struct sock *sk, struct ravel_sock *out)
-{
-	const struct tcp_sock *tp = tcp_sk(sk);
-	struct sk_buff *skb;
-	u32 seen = 0;
-
-	if (sk->sk_state == TCP_LISTEN) {
-		out->rx_packets = READ_ONCE(sk->sk_ack_backlog);
-		return;
-	}
-	out->inq = tcp_inq(sk);
-	out->rx_packets = skb_queue_len(&sk->sk_receive_queue);
-	out->outq = 0;
-	if ((1 << sk->sk_state) & (TCPF_SYN_SENT | TCPF_SYN_RECV))
-		return;
-
-	out->rx_bytes = tp->rcv_nxt - tp->copied_seq;
-	/* A FIN takes a sequence number; it is not data. */
-	if (out->rx_bytes && sock_flag(sk, SOCK_DONE))
-		out->rx_bytes--;
-
-	out->tx_bytes = tp->write_seq - tp->snd_una;
-	out->outq = out->tx_bytes;
-	if (out->tx_bytes &&
-	    ((1 << sk->sk_state) & (TCPF_FIN_WAIT1 | TCPF_CLOSING | TCPF_LAST_ACK)))
-		out->tx_bytes--;
-
-	out->tx_packets = skb_queue_len(&sk->sk_write_queue);
-	skb_rbtree_walk(skb, &sk->tcp_rtx_queue) {
-		if (seen++ == RAVEL_QUEUE_WALK) {
-			out->tx_missed = 1;
-			break;
-		}
-		out->tx_packets++;
-	}
-}
-
-/* ravel_sock_ident() came first, and the socket is held by ravel_sock_trylock(). */
-void ravel_sock_snapshot(struct sock *sk, struct ravel_sock *out)
-{
-	struct socket *sock = sk->sk_socket;
-
-	out->state = READ_ONCE(sk->sk_state);
-	out->socket_state = sock ? READ_ONCE(sock->state) : SS_FREE;
-	out->shutdown = READ_ONCE(sk->sk_shutdown) & SHUTDOWN_MASK;
-	out->lingers = sock_flag(sk, SOCK_LINGER);
-	out->linger = READ_ONCE(sk->sk_lingertime) / HZ;
-	out->err = abs(READ_ONCE(sk->sk_err));
-	out->soft_err = abs(READ_ONCE(sk->sk_err_soft));
-	out->wmem = sk_wmem_alloc_get(sk);
-	if (sk_is_inet(sk))
-		snapshot_inet(sk, out);
-	if (out->is_tcp)
-		snapshot_tcp(sk, out);
-}
-
-/* The queue's lock is held. */
-u32 ravel_queue_bytes(struct sk_buff_head *queue, u32 *packets, u32 *first_len, u32 *missed)
-{
-	const struct sk_buff *skb;
-	u32 bytes = 0, seen = 0;
-
-	*packets = skb_queue_len(queue);
-	*missed = 0;
-	*first_len = 0;
-	skb_queue_walk(queue, skb) {
-		if (seen == RAVEL_QUEUE_WALK) {
-			*missed = *packets - seen;
-			break;
-		}
-		if (!seen++)
-			*first_len = skb->len;
-		bytes += skb->len;
-	}
-	return bytes;
-}
-
-struct sk_buff_head *ravel_udp_reader_queue(struct sock *sk)
-{
-	return &udp_sk(sk)->reader_queue;
-}
-
-long ravel_unix_inq(struct sock *sk)
-{
-	return READ_ONCE(sk->sk_state) == TCP_LISTEN ? -1 : READ_ONCE(unix_sk(sk)->inq_len);
-}
-
-void ravel_unix_lock(struct sock *sk)
-{
-	unix_state_lock(sk);
-}
-
-void ravel_unix_unlock(struct sock *sk)
-{
-	unix_state_unlock(sk);
-}
-
-/* unix_state_lock() is held: the peer cannot be given up, and this socket's reference keeps it. */
-struct sock *ravel_unix_peer(struct sock *sk)
-{
-	return unix_peer(sk);
-}
-
-/* The address is set once and lives as long as the socket. Returns its length, 0 for none. */
-int ravel_unix_name(struct sock *sk, const char **path)
-{
-	const struct unix_address *addr = smp_load_acquire(&unix_sk(sk)->addr);
-	int len;
-
-	if (!addr)
-		return 0;
-	len = addr->len - offsetof(struct sockaddr_un, sun_path);
-	*path = addr->name->sun_path;
-	/* A path is counted with the NUL that ends it; an abstract name begins with one. */
-	if (len > 0 && (*path)[0])
-		len = strnlen(*path, len);
-	return len;
 }
 
 void ravel_skb_snapshot(struct sk_buff *skb, bool tcp, struct ravel_skb *out)

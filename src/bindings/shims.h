@@ -50,7 +50,8 @@ struct ravel_layout {
 	u32 task_comm;
 	u32 task_tgid;
 	u32 ravel_sock_size;
-	u32 ravel_sock_inq;
+	u32 ravel_sock_last;
+	u32 ravel_waiting_size;
 	u32 ravel_skb_size;
 	u32 ravel_skb_end_seq;
 };
@@ -83,56 +84,6 @@ char *ravel_vma_path(const struct vm_area_struct *vma, char *buf, int len);
 /* Open files. */
 unsigned long ravel_file_count(struct file *file);
 unsigned long ravel_file_inode(struct file *file);
-
-/* A socket as it stands. Sequence numbers and byte counts are TCP's. */
-struct ravel_sock {
-	u64 netns;
-	u64 inode;
-	u64 linger;		/* seconds */
-	u32 rx_packets;
-	u32 rx_bytes;
-	u32 tx_packets;
-	u32 tx_bytes;
-	u32 tx_missed;		/* sk_buffs past the bound of the walk */
-	u32 wmem;
-	u32 soft_err;
-	u32 err;
-	u16 family;
-	u16 type;
-	u16 protocol;
-	u8 state;
-	u8 socket_state;
-	u8 shutdown;
-	u8 lingers;
-	u8 has_address;
-	u8 is_tcp;
-	u8 is_udp;
-	u8 has_peer;
-	u16 local_port;		/* host order */
-	u16 remote_port;
-	u8 local[16];		/* network order; IPv4 in the first four */
-	u8 remote[16];
-	s64 inq;		/* -1: the ioctl would fail */
-	s64 outq;
-};
-
-/* sk_state of a listener, in whatever family (enum, which bindgen would name otherwise). */
-#define RAVEL_LISTEN 10
-
-/* How many sk_buffs of one queue ravel looks at in one hold of its lock. */
-#define RAVEL_QUEUE_WALK 16384
-
-bool ravel_sock_trylock(struct sock *sk);
-void ravel_sock_unlock(struct sock *sk);
-void ravel_sock_ident(struct sock *sk, struct ravel_sock *out);
-void ravel_sock_snapshot(struct sock *sk, struct ravel_sock *out);
-u32 ravel_queue_bytes(struct sk_buff_head *queue, u32 *packets, u32 *first_len, u32 *missed);
-struct sk_buff_head *ravel_udp_reader_queue(struct sock *sk);
-long ravel_unix_inq(struct sock *sk);
-void ravel_unix_lock(struct sock *sk);
-void ravel_unix_unlock(struct sock *sk);
-struct sock *ravel_unix_peer(struct sock *sk);
-int ravel_unix_name(struct sock *sk, const char **path);
 
 /* One sk_buff. Offsets count from skb->head. */
 struct ravel_skb {

@@ -60,7 +60,8 @@ pub(crate) fn check() -> Result {
         offset!(task_struct.comm, task_comm),
         offset!(task_struct.tgid, task_tgid),
         size!(ravel_sock, ravel_sock_size),
-        offset!(ravel_sock.inq, ravel_sock_inq),
+        offset!(ravel_sock.last, ravel_sock_last),
+        size!(ravel_waiting, ravel_waiting_size),
         size!(ravel_skb, ravel_skb_size),
         offset!(ravel_skb.end_seq, ravel_skb_end_seq),
     ];

@@ -27,7 +27,23 @@ use kernel::{
     types::NotThreadSafe,
 };
 
-pub(crate) use crate::bindings::ravel_sock as SockState;
+pub(crate) use crate::bindings::{
+    ravel_peer as PeerState, ravel_sock as SockState, ravel_waiting as WaitingState,
+};
+
+impl PeerState {
+    /// Its id.
+    pub(crate) fn id(&self) -> Id {
+        Id::of(ptr::without_provenance::<bindings::sock>(self.sock))
+    }
+}
+
+impl WaitingState {
+    /// Its id.
+    pub(crate) fn id(&self) -> Id {
+        Id::of(ptr::without_provenance::<bindings::sock>(self.sock))
+    }
+}
 
 /// How long a socket may stay owned by its user before ravel passes it over, in milliseconds.
 const PATIENCE: i64 = 100;
@@ -77,6 +93,23 @@ impl OpenFile {
     pub(crate) fn inode(&self) -> usize {
         // SAFETY: The file is valid by the type's invariant.
         unsafe { bindings::ravel_file_inode(self.0.as_ptr()) }
+    }
+
+    /// Whether its reads and writes do not wait (`O_NONBLOCK`).
+    pub(crate) fn is_nonblocking(&self) -> bool {
+        // SAFETY: The file is valid by the type's invariant. The flag can change under our eyes.
+        let flags = unsafe { ptr::read_volatile(&raw const (*self.0.as_ptr()).f_flags) };
+        flags & bindings::O_NONBLOCK != 0
+    }
+
+    /// The address of a netlink, packet or vsock socket as text, and its length.
+    pub(crate) fn socket_name(&self, peer: bool, text: &mut [u8]) -> usize {
+        let len = text.len().min(UNIX_PATH_MAX) as i32;
+        // SAFETY: The file is a valid socket: only those have a family. At most `len` bytes are written.
+        let len = unsafe {
+            bindings::ravel_sock_name(self.0.as_ptr(), text.as_mut_ptr().cast(), len, peer)
+        };
+        usize::try_from(len).unwrap_or(0)
     }
 
     /// The socket behind it, if it is one.
@@ -169,6 +202,37 @@ impl<'f> Socket<'f> {
         NonNull::new(queue).map(|queue| unsafe { QueueGuard::lock(queue) })
     }
 
+    /// Looks for the other end of a TCP connection on this machine; none for other protocols.
+    pub(crate) fn tcp_peer(&self) -> PeerState {
+        let mut peer = PeerState::default();
+        if self.ident().is_tcp != 0 {
+            // SAFETY: The socket is valid, and a TCP socket.
+            unsafe { bindings::ravel_tcp_peer(self.sk.as_ptr(), &mut peer) };
+        }
+        peer
+    }
+
+    /// Adds a listener's connections that nobody has accepted, as many as there is room for, and returns
+    /// how many there are. No other socket has any.
+    pub(crate) fn waiting(&self, waiting: &mut KVVec<WaitingState>) -> u32 {
+        let ident = self.ident();
+        let mut found = 0;
+        if ident.is_tcp == 0 && u32::from(ident.family) != bindings::AF_UNIX {
+            return found;
+        }
+        waiting.clear();
+        let room = waiting.capacity() as u32;
+        let _hold = Lock::Queue.begin();
+        // SAFETY: The socket is valid, and a TCP or unix one. Of `room` entries, that many are filled in
+        // which then count as the vector's length.
+        unsafe {
+            let to = waiting.as_mut_ptr();
+            let told = bindings::ravel_waiting(self.sk.as_ptr(), to, room, &mut found);
+            waiting.inc_len(told as usize);
+        }
+        found
+    }
+
     /// Locks the state of a unix socket, which its own lock guards; none for other families.
     pub(crate) fn lock_unix(&self) -> Option<UnixGuard<'f>> {
         if u32::from(self.ident().family) != bindings::AF_UNIX {
@@ -247,6 +311,25 @@ impl UnixGuard<'_> {
     pub(crate) fn stream_unread(&self) -> i64 {
         // SAFETY: The socket is a unix_sock.
         unsafe { bindings::ravel_unix_inq(self.socket.sk.as_ptr()) as i64 }
+    }
+
+    /// Whether a stream or seqpacket socket has anything that close() would throw away.
+    pub(crate) fn unread(&self) -> bool {
+        // SAFETY: The socket is a unix_sock.
+        unsafe { bindings::ravel_unix_unread(self.socket.sk.as_ptr()) }
+    }
+
+    /// What is to be said of the peer; nothing if there is none.
+    pub(crate) fn peer(&self) -> PeerState {
+        let mut state = PeerState::default();
+        // SAFETY: The socket is a unix_sock, and its state is locked: it keeps its peer.
+        unsafe {
+            let peer = bindings::ravel_unix_peer(self.socket.sk.as_ptr());
+            if !peer.is_null() {
+                bindings::ravel_unix_peer_state(peer, &mut state);
+            }
+        }
+        state
     }
 
     /// Copies the socket's address, and returns its length; an abstract one begins with a 0 byte.

@@ -4,21 +4,26 @@
 
 #![deny(unsafe_code)]
 
-use super::{skbs::Queues, text::Line, text::Text, Fault, Step, CHUNK_TEXT};
+mod record;
+
+use super::{gfp, skbs::Queues, text::Text, Fault, Step, CHUNK_TEXT};
 use crate::{
     bindings,
     object::{
         id::Id,
         process::{interrupted, Process},
         skb::{QueueName, QueueTotals},
-        socket::{Files, OpenFile, SockState, Socket, UNIX_PATH_MAX},
+        socket::{Files, OpenFile, SockState, Socket, WaitingState, UNIX_PATH_MAX},
     },
 };
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use kernel::{fmt::Write, prelude::*, str::Formatter};
+use kernel::prelude::*;
+use record::{tell_waiting, Type};
 
 /// How many descriptors a chunk looks at.
 const CHUNK_FDS: usize = 64;
+
+/// How many connections of a listener's accept queue are told: those looked at in one hold of its lock.
+const MAX_WAITING: usize = 128;
 
 /// A unix socket's path, or an abstract name.
 struct UnixName {
@@ -41,6 +46,7 @@ struct Seen {
     id: Id,
     inode: usize,
     references: usize,
+    nonblocking: bool,
     state: SockState,
     /// The socket's user did not let go of it.
     busy: bool,
@@ -48,13 +54,22 @@ struct Seen {
     remote: UnixName,
 }
 
+impl Seen {
+    fn listens(&self) -> bool {
+        u32::from(self.state.state) == bindings::RAVEL_LISTEN
+    }
+}
+
 /// The report under way.
 pub(crate) struct Walk {
     next: u32,
     /// The report is `skbs`.
     queues: Option<KBox<Queues>>,
+    /// The connections that wait at the listener at hand.
+    waiting: KVVec<WaitingState>,
     fds: u64,
     sockets: u64,
+    waits: u64,
     busy: u64,
     cut: u64,
 }
@@ -66,8 +81,10 @@ impl Walk {
         Ok(Self {
             next: 0,
             queues,
+            waiting: KVVec::with_capacity(MAX_WAITING, gfp())?,
             fds: 0,
             sockets: 0,
+            waits: 0,
             busy: 0,
             cut: 0,
         })
@@ -111,6 +128,8 @@ impl Walk {
             seen.tell(text)?;
             if seen.busy {
                 self.busy += 1;
+            } else if self.queues.is_none() && seen.listens() {
+                self.tell_waiting(fd, &socket, text)?;
             } else if let Some(queues) = &mut self.queues {
                 if queues.tell(text)? == Step::More {
                     break;
@@ -118,6 +137,17 @@ impl Walk {
             }
         }
         Ok(Step::More)
+    }
+
+    /// Tells who waits for accept() at a listener.
+    fn tell_waiting(&mut self, fd: u32, socket: &Socket<'_>, text: &mut Text) -> Result {
+        let found = socket.waiting(&mut self.waiting) as usize;
+        for (pos, waiting) in self.waiting.iter().enumerate() {
+            tell_waiting(text, fd, pos, waiting)?;
+        }
+        self.waits += found as u64;
+        self.cut += (found - self.waiting.len()) as u64;
+        Ok(())
     }
 
     fn summary(&self, text: &mut Text) -> Result {
@@ -136,6 +166,8 @@ impl Walk {
                 .number("queues", queues.queues)
                 .number("skbs", queues.skbs);
             cut += queues.cut;
+        } else {
+            line = line.number("waiting", self.waits);
         }
         line.number("busy", self.busy).number("cut", cut).end()
     }
@@ -148,6 +180,7 @@ fn look(fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<(Seen, u32), Fa
         id: socket.id(),
         inode: file.inode(),
         references: file.references(),
+        nonblocking: file.is_nonblocking(),
         state: socket.ident(),
         busy: false,
         local: UnixName::default(),
@@ -156,10 +189,16 @@ fn look(fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<(Seen, u32), Fa
     let state = &mut seen.state;
     let is_unix = u32::from(state.family) == bindings::AF_UNIX;
     let mut missed = 0;
+    let kind = Type(state.type_.into());
     if let Some(unix) = socket.lock_unix() {
         seen.local.len = unix.local(&mut seen.local.path);
         seen.remote.len = unix.remote(&mut seen.remote.path).unwrap_or(0);
         state.inq = unix.stream_unread();
+        state.unread = u8::from(matches!(kind, Type::STREAM | Type::SEQPACKET) && unix.unread());
+        state.peer = unix.peer();
+    } else {
+        seen.local.len = file.socket_name(false, &mut seen.local.path);
+        seen.remote.len = file.socket_name(true, &mut seen.remote.path);
     }
     match socket.lock() {
         Ok(guard) => guard.state(state),
@@ -170,6 +209,7 @@ fn look(fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<(Seen, u32), Fa
         Err(err) => return Err(err.into()),
     }
     if state.is_tcp != 0 {
+        state.peer = socket.tcp_peer();
         missed += state.tx_missed;
         return Ok((seen, missed));
     }
@@ -189,7 +229,6 @@ fn look(fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<(Seen, u32), Fa
     } else {
         receive.first
     };
-    let kind = Type(state.type_.into());
     let listens = u32::from(state.state) == bindings::RAVEL_LISTEN;
     let family = u32::from(state.family);
     let is_inet = family == bindings::AF_INET || family == bindings::AF_INET6;
@@ -197,6 +236,7 @@ fn look(fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<(Seen, u32), Fa
         // A listener's queue holds connections, not data.
         if listens {
             state.rx_bytes = 0;
+            state.unread = 0;
             state.inq = -1;
         } else if kind == Type::STREAM {
             state.rx_bytes = u32::try_from(state.inq).unwrap_or(0);
@@ -212,189 +252,4 @@ fn look(fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<(Seen, u32), Fa
         state.outq = state.wmem.into();
     }
     Ok((seen, missed))
-}
-
-/// `SOCK_STREAM` and the like.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Type(u32);
-
-impl Type {
-    const STREAM: Self = Self(1);
-    const RAW: Self = Self(3);
-    const SEQPACKET: Self = Self(5);
-
-    fn tell<'t>(self, line: Line<'t>) -> Line<'t> {
-        const NAMES: [&str; 6] = ["stream", "dgram", "raw", "rdm", "seqpacket", "dccp"];
-        match self.0 {
-            n @ 1..=6 => line.word("type", NAMES[n as usize - 1].as_bytes()),
-            10 => line.word("type", b"packet"),
-            n => line.numbered("type", "type_", n.into()),
-        }
-    }
-}
-
-fn tell_family(line: Line<'_>, family: u16) -> Line<'_> {
-    let name: &[u8] = match u32::from(family) {
-        bindings::AF_UNIX => b"unix",
-        bindings::AF_INET => b"inet",
-        bindings::AF_INET6 => b"inet6",
-        bindings::AF_NETLINK => b"netlink",
-        bindings::AF_PACKET => b"packet",
-        bindings::AF_ALG => b"alg",
-        bindings::AF_VSOCK => b"vsock",
-        bindings::AF_XDP => b"xdp",
-        n => return line.numbered("family", "af_", n.into()),
-    };
-    line.word("family", name)
-}
-
-fn tell_protocol(line: Line<'_>, family: u16, protocol: u16) -> Line<'_> {
-    let family = u32::from(family);
-    if family != bindings::AF_INET && family != bindings::AF_INET6 {
-        return line.number("protocol", protocol.into());
-    }
-    let name: &[u8] = match protocol {
-        1 => b"icmp",
-        6 => b"tcp",
-        17 => b"udp",
-        58 => b"icmpv6",
-        132 => b"sctp",
-        136 => b"udplite",
-        255 => b"raw",
-        262 => b"mptcp",
-        n => return line.number("protocol", n.into()),
-    };
-    line.word("protocol", name)
-}
-
-fn tell_sk_state(line: Line<'_>, state: u8) -> Line<'_> {
-    // include/net/tcp_states.h
-    const NAMES: [&str; 13] = [
-        "ESTABLISHED",
-        "SYN_SENT",
-        "SYN_RECV",
-        "FIN_WAIT1",
-        "FIN_WAIT2",
-        "TIME_WAIT",
-        "CLOSE",
-        "CLOSE_WAIT",
-        "LAST_ACK",
-        "LISTEN",
-        "CLOSING",
-        "NEW_SYN_RECV",
-        "BOUND_INACTIVE",
-    ];
-    match usize::from(state).checked_sub(1).and_then(|i| NAMES.get(i)) {
-        Some(name) => line.word("sk_state", name.as_bytes()),
-        None => line.numbered("sk_state", "state_", state.into()),
-    }
-}
-
-fn tell_socket_state(line: Line<'_>, state: u8) -> Line<'_> {
-    // include/uapi/linux/net.h
-    const NAMES: [&str; 5] = [
-        "free",
-        "unconnected",
-        "connecting",
-        "connected",
-        "disconnecting",
-    ];
-    match NAMES.get(usize::from(state)) {
-        Some(name) => line.word("socket_state", name.as_bytes()),
-        None => line.numbered("socket_state", "state_", state.into()),
-    }
-}
-
-/// An address as a string: a unix path with `@` for the 0 byte of an abstract one.
-fn tell_unix<'t>(line: Line<'t>, key: &str, name: &UnixName) -> Line<'t> {
-    let mut path = name.path;
-    if name.len > 0 && path[0] == 0 {
-        path[0] = b'@';
-    }
-    line.string(key, &path[..name.len])
-}
-
-fn tell_inet<'t>(
-    line: Line<'t>,
-    key: &str,
-    family: u16,
-    address: &[u8; 16],
-    port: u16,
-) -> Line<'t> {
-    let ip: IpAddr = if u32::from(family) == bindings::AF_INET {
-        let [a, b, c, d, ..] = *address;
-        Ipv4Addr::new(a, b, c, d).into()
-    } else {
-        Ipv6Addr::from(*address).into()
-    };
-    let mut text = [0u8; 64];
-    let mut to = Formatter::new(&mut text);
-    // The longest address with its port has 58 bytes.
-    let _ = write!(to, "{}", SocketAddr::new(ip, port));
-    let len = to.bytes_written();
-    line.string(key, &text[..len])
-}
-
-impl Seen {
-    fn tell(&self, text: &mut Text) -> Result {
-        let state = &self.state;
-        let mut line = text
-            .record("socket")
-            .number("fd", self.fd.into())
-            .id("id", self.id)
-            .number("inode", self.inode as u64)
-            .number("netns", state.netns);
-        line = tell_family(line, state.family);
-        line = Type(state.type_.into()).tell(line);
-        line = tell_protocol(line, state.family, state.protocol);
-        line = line
-            .number("file_refs", self.references as u64)
-            .flag("busy", self.busy);
-        if self.busy {
-            return line.end();
-        }
-        line = tell_socket_state(line, state.socket_state);
-        line = tell_sk_state(line, state.state);
-        line = line.word(
-            "shutdown",
-            match state.shutdown {
-                0 => b"none",
-                1 => b"RD",
-                2 => b"WR",
-                _ => b"RDWR",
-            },
-        );
-        if state.has_address != 0 {
-            line = tell_inet(line, "local", state.family, &state.local, state.local_port);
-            line = if state.has_peer != 0 {
-                tell_inet(
-                    line,
-                    "remote",
-                    state.family,
-                    &state.remote,
-                    state.remote_port,
-                )
-            } else {
-                line.string("remote", b"")
-            };
-        } else {
-            line = tell_unix(line, "local", &self.local);
-            line = tell_unix(line, "remote", &self.remote);
-        }
-        line = if state.lingers != 0 {
-            line.number("linger", state.linger)
-        } else {
-            line.word("linger", b"off")
-        };
-        line.number("err", state.err.into())
-            .number("soft_err", state.soft_err.into())
-            .number("rx_bytes", state.rx_bytes.into())
-            .number("rx_packets", state.rx_packets.into())
-            .number("tx_bytes", state.tx_bytes.into())
-            .number("tx_packets", state.tx_packets.into())
-            .number("wmem", state.wmem.into())
-            .signed("inq", state.inq)
-            .signed("outq", state.outq)
-            .end()
-    }
 }

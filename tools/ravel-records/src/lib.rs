@@ -5,7 +5,7 @@
 //!
 //! ```
 //! # let text = b"report name=sockets format=1 pid=7 comm=\"sh\" kernel=\"7.3.4\"\n\
-//! #     summary report=sockets fds=3 sockets=0 busy=0 cut=0\n";
+//! #     summary report=sockets fds=3 sockets=0 waiting=0 busy=0 cut=0\n";
 //! use ravel_records::SocketsReport;
 //!
 //! let report = SocketsReport::parse(text)?;
@@ -45,9 +45,9 @@ pub use error::{Error, ReportError};
 pub use line::{Line, Value};
 pub use page::{Mapper, Page, PageReport, PageSummary};
 pub use skbs::{Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
-pub use sockets::{Socket, SocketDetail, SocketsReport, SocketsSummary};
-pub use value::{EtherType, Hex, Id, Linger, Offset, Text};
+pub use sockets::{Peer, Socket, SocketDetail, SocketsReport, SocketsSummary, Tcp, Waiting};
+pub use value::{EtherType, Hex, Id, Linger, Offset, SocketFlags, Text, Timer};
 pub use words::{
-    Family, MemberState, PageKind, ProcessState, Protocol, QueueName, Relation, ReportName,
-    Shutdown, SkState, SocketKind, SocketState,
+    Family, Fin, MemberState, PageKind, ProcessState, Protocol, QueueName, Relation, ReportName,
+    Shutdown, SkState, SocketKind, SocketState, TcpTimer,
 };

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::body::{Body, check};
 use crate::line::{Line, record};
 use crate::{
-    Error, Family, Header, Id, Linger, Protocol, ReportName, Shutdown, SkState, SocketKind,
-    SocketState, Text,
+    Error, Family, Fin, Header, Id, Linger, Protocol, ReportName, Shutdown, SkState, SocketFlags,
+    SocketKind, SocketState, TcpTimer, Text, Timer,
 };
 
 /// A whole report `sockets`.
@@ -39,10 +39,15 @@ record! {
         protocol: Protocol,
         /// References on the open file: descriptors in all processes, and others.
         file_refs: i64,
+        /// O_NONBLOCK: its reads and writes do not wait.
+        nonblock: bool,
         /// Its user held the lock for as long as ravel waits: there is no `detail`.
         busy: bool,
     }
     plus {
+        /// A listener: the connections that wait for accept(), the first of them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        waiting: Vec<Waiting>,
         /// What only the socket's lock lets one see; in JSON these keys stand among the others.
         #[serde(flatten)]
         detail: Option<SocketDetail>,
@@ -58,6 +63,8 @@ record! {
         sk_state: SkState,
         /// The directions that are shut.
         shutdown: Shutdown,
+        /// Flags of the socket.
+        flags: SocketFlags,
         /// `ADDRESS:PORT`, `[ADDRESS]:PORT`, a unix path, or empty.
         local: Text,
         /// The peer's, in the same form.
@@ -72,6 +79,8 @@ record! {
         rx_bytes: u64,
         /// sk_buffs that hold them; a listener: connections not yet accepted.
         rx_packets: u64,
+        /// close() would throw away something that nobody has read.
+        unread: bool,
         /// TCP: bytes from the first unacknowledged to the last written; others: 0.
         tx_bytes: u64,
         /// sk_buffs that hold them.
@@ -82,6 +91,94 @@ record! {
         inq: i64,
         /// What ioctl SIOCOUTQ would give, in bytes; -1 where it would fail.
         outq: i64,
+        /// A listener: how many connections may wait for accept().
+        backlog: u64,
+        /// The other end, where it is on this machine; none otherwise.
+        peer: Id,
+    }
+    plus {
+        /// What there is to say of that end.
+        #[serde(flatten)]
+        other: Option<Peer>,
+        /// What TCP alone has.
+        #[serde(flatten)]
+        tcp: Option<Tcp>,
+    }
+}
+
+record! {
+    /// The other end of a connection, as it was a moment later.
+    Peer {
+        /// Its inode; 0 where nobody has it open.
+        peer_inode: u64,
+        /// Its state.
+        peer_state: SkState,
+        /// Its shut directions.
+        peer_shutdown: Shutdown,
+        /// Bytes that wait to be read there (TCP, unix streams).
+        peer_rx_bytes: u64,
+        /// sk_buffs in its receive queue.
+        peer_rx_packets: u64,
+    }
+}
+
+record! {
+    /// What a TCP socket says beyond others.
+    Tcp {
+        /// How far its own FIN is.
+        fin: Fin,
+        /// The peer's FIN has come.
+        fin_received: bool,
+        /// Bytes written that were never sent.
+        unsent: u64,
+        /// Bytes sent that were not acknowledged.
+        unacked: u64,
+        /// Bytes that the peer has room for (`snd_wnd`), from the first unacknowledged.
+        window: u64,
+        /// Packets that may be on their way (`snd_cwnd`).
+        cwnd: u64,
+        /// Packets that are.
+        in_flight: u64,
+        /// A listener: handshakes under way.
+        requests: u64,
+        /// Retransmissions of what the timer waits for.
+        retransmits: u64,
+        /// Probes of a closed window, or of a silent peer, that had no answer.
+        probes: u64,
+        /// Doublings of the timer.
+        backoff: u64,
+        /// What the timer that sends something will do.
+        timer: TcpTimer,
+        /// Milliseconds until then.
+        timer_ms: Timer,
+        /// Milliseconds until a delayed acknowledgement goes.
+        ack_ms: Timer,
+        /// Milliseconds until the keepalive timer fires.
+        keepalive_ms: Timer,
+        /// Milliseconds that FIN_WAIT2 lasts once nobody has the socket; off: it is reset at once.
+        fin_timeout_ms: Timer,
+    }
+}
+
+record! {
+    /// A connection that waits for accept().
+    Waiting {
+        /// The listener's descriptor.
+        fd: u32,
+        /// Place in the queue, from 0.
+        pos: u64,
+        /// The socket that accept() will give.
+        id: Id,
+        /// Its state.
+        sk_state: SkState,
+        /// Its shut directions.
+        shutdown: Shutdown,
+        /// The peer's address; empty for unix.
+        remote: Text,
+        /// unix: the peer's inode; 0 where nobody has it open.
+        peer_inode: u64,
+        /// Bytes that wait to be read already.
+        rx_bytes: u64,
     }
 }
 
@@ -94,7 +191,9 @@ record! {
         fds: u64,
         /// socket records.
         sockets: u64,
-        /// Of these, the busy ones.
+        /// Connections that wait for accept().
+        waiting: u64,
+        /// Of the sockets, the busy ones.
         busy: u64,
         /// Records that a bound left out.
         cut: u64,
@@ -105,10 +204,20 @@ impl SocketsReport {
     /// Parses a whole report; see [`Error`] for what a text may be instead.
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
         let (header, mut body) = Body::open(text, &ReportName::Sockets)?;
-        let mut sockets = Vec::new();
+        let mut sockets: Vec<Socket> = Vec::new();
         while let Some(line) = body.next()? {
-            if line.kind == "socket" {
-                sockets.push(Socket::parse(&line)?);
+            match line.kind {
+                "socket" => sockets.push(Socket::parse(&line)?),
+                "waiting" => {
+                    let waiting = Waiting::from_line(&line)?;
+                    sockets
+                        .last_mut()
+                        .filter(|socket| socket.fd == waiting.fd)
+                        .ok_or_else(|| line.error("a `waiting` not under its `socket`"))?
+                        .waiting
+                        .push(waiting);
+                }
+                _ => {}
             }
         }
         let last = body.summary()?;
@@ -117,6 +226,8 @@ impl SocketsReport {
         let busy = sockets.iter().filter(|socket| socket.busy).count();
         check(&last, "sockets", summary.sockets, sockets.len(), cut)?;
         check(&last, "busy", summary.busy, busy, cut)?;
+        let waiting = sockets.iter().map(|socket| socket.waiting.len()).sum();
+        check(&last, "waiting", summary.waiting, waiting, cut)?;
         Ok(Self {
             header,
             sockets,
@@ -135,7 +246,14 @@ impl Socket {
     pub(crate) fn parse(line: &Line<'_>) -> Result<Self, Error> {
         let mut socket = Self::from_line(line)?;
         if !socket.busy {
-            socket.detail = Some(SocketDetail::from_line(line)?);
+            let mut detail = SocketDetail::from_line(line)?;
+            if !detail.peer.is_none() {
+                detail.other = Some(Peer::from_line(line)?);
+            }
+            if line.value("fin").is_some() {
+                detail.tcp = Some(Tcp::from_line(line)?);
+            }
+            socket.detail = Some(detail);
         }
         Ok(socket)
     }

@@ -258,6 +258,86 @@ impl FromStr for Linger {
 
 as_text!(Linger);
 
+/// A timer: milliseconds until it fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Timer {
+    /// It is not set.
+    Off,
+    /// It fires then.
+    Ms(u64),
+}
+
+impl fmt::Display for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.pad("off"),
+            Self::Ms(ms) => write!(f, "{ms}"),
+        }
+    }
+}
+
+impl FromStr for Timer {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        u64::from_value(&Value::Bare(text))
+            .map(Self::Ms)
+            .map_err(|_| "`off` or milliseconds")
+    }
+}
+
+as_text!(Timer);
+
+/// Flags of a socket: words, with commas between, or `none`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SocketFlags(Vec<String>);
+
+impl SocketFlags {
+    /// Whether a flag is set: `dead`, `done`, `urginline`, `linger`, `keepalive`, `repair`.
+    pub fn has(&self, flag: &str) -> bool {
+        self.0.iter().any(|set| set == flag)
+    }
+
+    /// The flags that are set.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl fmt::Display for SocketFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.is_empty() {
+            true => f.pad("none"),
+            false => f.pad(&self.0.join(",")),
+        }
+    }
+}
+
+impl FromStr for SocketFlags {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let word = |word: &str| {
+            let ok = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            ok.then(|| word.to_owned())
+        };
+        match text {
+            "none" => Ok(Self::default()),
+            text => text
+                .split(',')
+                .map(word)
+                .collect::<Option<_>>()
+                .map(Self)
+                .ok_or("flags"),
+        }
+    }
+}
+
+as_text!(SocketFlags);
+
 /// A string of the report: bytes, in no promised encoding.
 ///
 /// Shown and serialized as UTF-8 with U+FFFD where it is not; [`Text::as_bytes`] has every byte.
@@ -379,5 +459,13 @@ mod tests {
         assert_eq!(read("off"), Some(Linger::Off));
         assert_eq!(read("0"), Some(Linger::Seconds(0)));
         assert_eq!(read::<Linger>("on"), None);
+        assert_eq!(read("off"), Some(Timer::Off));
+        assert_eq!(read("200"), Some(Timer::Ms(200)));
+        assert_eq!(read::<Timer>("-1"), None);
+        let flags: SocketFlags = read("done,linger").unwrap();
+        assert!(flags.has("linger") && !flags.has("dead"));
+        assert_eq!(flags.to_string(), "done,linger");
+        assert_eq!(read::<SocketFlags>("none").unwrap().to_string(), "none");
+        assert_eq!(read::<SocketFlags>("done,"), None);
     }
 }

@@ -266,6 +266,34 @@ words! {
         RdWr = "RDWR",
     }
 
+    /// How far a TCP socket's own FIN is.
+    Fin {
+        /// There is none yet.
+        None = "none",
+        /// It waits behind what was not sent.
+        Queued = "queued",
+        /// It was sent, and not acknowledged.
+        Sent = "sent",
+        /// The peer has it.
+        Acked = "acked",
+        /// The connection is over, and does not tell how it ended.
+        Unknown = "unknown",
+    }
+
+    /// What TCP's timer for sending will do.
+    TcpTimer {
+        /// It is not set.
+        None = "none",
+        /// Send again what was not acknowledged.
+        Retransmit = "retransmit",
+        /// Ask whether the peer's window has opened.
+        Probe = "probe",
+        /// Send the last packet again, to find out whether it was lost.
+        LossProbe = "loss_probe",
+        /// Take what came out of order for lost.
+        Reorder = "reorder",
+    }
+
     /// A socket's queue.
     QueueName {
         /// Received, not yet read.

@@ -272,3 +272,62 @@ pub fn set_loopback_mtu(mtu: c_int) -> io::Result<()> {
         cvt(unsafe { libc::ioctl(fd, libc::SIOCSIFMTU, &raw mut *request) }).map(drop)
     })
 }
+
+/// ioctl SIOCOUTQNSD: bytes never sent.
+pub fn outq_unsent(fd: &impl AsRawFd) -> io::Result<c_int> {
+    ioctl_int(fd, 0x894b)
+}
+
+/// The file's flags, such as O_NONBLOCK.
+pub fn file_flags(fd: &impl AsRawFd) -> io::Result<c_int> {
+    // SAFETY: No memory is involved.
+    cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
+}
+
+/// getsockopt(TCP_INFO), as bytes: include/uapi/linux/tcp.h tells where what stands.
+pub fn tcp_info(fd: &impl AsRawFd) -> io::Result<[u8; 256]> {
+    let mut info = [0u8; 256];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: There is room for as many bytes as are said.
+    cvt(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(info)
+}
+
+impl Address {
+    /// A packet socket's: the protocol, and the device's index.
+    pub fn packet(protocol: u16, device: c_int) -> Self {
+        // SAFETY: All-zero is a valid sockaddr_ll.
+        let mut addr: libc::sockaddr_ll = unsafe { zeroed() };
+        addr.sll_family = libc::AF_PACKET as u16;
+        addr.sll_protocol = protocol.to_be();
+        addr.sll_ifindex = device;
+        Self::new(addr, size_of::<libc::sockaddr_ll>())
+    }
+
+    /// A netlink socket's.
+    pub fn netlink(port: u32) -> Self {
+        // SAFETY: All-zero is a valid sockaddr_nl.
+        let mut addr: libc::sockaddr_nl = unsafe { zeroed() };
+        addr.nl_family = libc::AF_NETLINK as u16;
+        addr.nl_pid = port;
+        Self::new(addr, size_of::<libc::sockaddr_nl>())
+    }
+
+    /// A vsock socket's, on whatever machine it is.
+    pub fn vsock(port: u32) -> Self {
+        // SAFETY: All-zero is a valid sockaddr_vm.
+        let mut addr: libc::sockaddr_vm = unsafe { zeroed() };
+        addr.svm_family = libc::AF_VSOCK as u16;
+        addr.svm_cid = u32::MAX;
+        addr.svm_port = port;
+        Self::new(addr, size_of::<libc::sockaddr_vm>())
+    }
+}

@@ -11,6 +11,7 @@ mod churn;
 mod cli;
 mod concurrency;
 mod cow;
+mod facts;
 mod family;
 mod faults;
 mod fire;
@@ -45,6 +46,7 @@ pub const ALL: &[&[Test]] = &[
     names::TESTS,
     shutdown::TESTS,
     queued::TESTS,
+    facts::TESTS,
     skbs::TESTS,
     cli::TESTS,
     concurrency::TESTS,

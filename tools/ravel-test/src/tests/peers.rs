@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use ravel_records::{Shutdown, SkState, SocketDetail};
+use ravel_records::{Shutdown, SkState, SocketDetail, TcpTimer, Timer};
 
 use crate::report::own_socket;
 use crate::{check_eq, ss, sys};
@@ -48,6 +48,16 @@ fn ss_name(state: &SkState) -> &'static str {
     }
 }
 
+/// What stands still in a socket: its timers do not.
+pub fn still(detail: &SocketDetail) -> SocketDetail {
+    let mut still = detail.clone();
+    if let Some(tcp) = &mut still.tcp {
+        (tcp.timer_ms, tcp.ack_ms, tcp.keepalive_ms) = (Timer::Off, Timer::Off, Timer::Off);
+        (tcp.timer, tcp.probes, tcp.backoff, tcp.retransmits) = (TcpTimer::None, 0, 0, 0);
+    }
+    still
+}
+
 /// A socket of ours, as the report, ss and the ioctls agree on it: state, shutdown, and queue
 /// lengths. Asks anew where the report was another after ss than before it.
 pub fn agreed(fd: &impl AsRawFd, family: &str) -> Result<SocketDetail> {
@@ -55,7 +65,7 @@ pub fn agreed(fd: &impl AsRawFd, family: &str) -> Result<SocketDetail> {
         let (socket, detail) = own_socket(fd)?;
         let other = ss::socket(family, socket.inode)?;
         let (inq, outq) = (sys::inq(fd), sys::outq(fd));
-        if own_socket(fd)?.1 != detail {
+        if still(&own_socket(fd)?.1) != still(&detail) {
             continue;
         }
         let shown = &other.line;

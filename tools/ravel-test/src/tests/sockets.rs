@@ -23,7 +23,7 @@ tests!("sockets":
     descriptors_are_those_of_proc_in_order,
     inode_and_netns_are_those_of_the_system,
     kinds_are_those_that_getsockopt_tells,
-    mptcp_has_no_queue_lengths,
+    mptcp_and_sctp_have_no_queue_lengths,
     duplicates_and_forks_count_as_file_refs,
     descriptor_on_its_way_counts_as_a_file_ref,
     sockets_of_another_process,
@@ -159,7 +159,22 @@ fn kinds_are_those_that_getsockopt_tells() -> Result<()> {
         (AF_PACKET, SOCK_DGRAM, 0, ["packet", "dgram", "0"]),
         (AF_VSOCK, SOCK_STREAM, 0, ["vsock", "stream", "0"]),
         (AF_ALG, SOCK_SEQPACKET, 0, ["alg", "seqpacket", "0"]),
+        (libc::AF_XDP, SOCK_RAW, 0, ["xdp", "raw", "0"]),
+        // Ping sockets.
+        (
+            AF_INET,
+            SOCK_DGRAM,
+            libc::IPPROTO_ICMP,
+            ["inet", "dgram", "icmp"],
+        ),
+        (
+            AF_INET6,
+            SOCK_DGRAM,
+            libc::IPPROTO_ICMPV6,
+            ["inet6", "dgram", "icmpv6"],
+        ),
     ];
+    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0")?;
     for (family, kind, protocol, want) in kinds {
         let fd = sys::socket(*family, *kind, *protocol).with_context(|| format!("{want:?}"))?;
         let (socket, detail) = own_socket(&fd)?;
@@ -198,18 +213,42 @@ fn kinds_are_those_that_getsockopt_tells() -> Result<()> {
     Ok(())
 }
 
-fn mptcp_has_no_queue_lengths() -> Result<()> {
-    let fd = sys::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
-    let (socket, detail) = own_socket(&fd)?;
-    check_eq!(socket.protocol.to_string(), "mptcp", "protocol");
-    check_eq!(detail.sk_state, SkState::Close, "sk_state");
-    check_eq!(
-        (detail.rx_bytes, detail.tx_bytes),
-        (0, 0),
-        "rx_bytes, tx_bytes"
-    );
-    // Its ioctls work, but nobody outside net/mptcp can ask it the same.
-    check_eq!((detail.inq, detail.outq), (-1, -1), "inq, outq");
+fn mptcp_and_sctp_have_no_queue_lengths() -> Result<()> {
+    let kinds = [
+        (
+            libc::AF_INET,
+            libc::SOCK_STREAM,
+            libc::IPPROTO_MPTCP,
+            "mptcp",
+        ),
+        (
+            libc::AF_INET6,
+            libc::SOCK_STREAM,
+            libc::IPPROTO_MPTCP,
+            "mptcp",
+        ),
+        (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP, "sctp"),
+        (
+            libc::AF_INET6,
+            libc::SOCK_SEQPACKET,
+            libc::IPPROTO_SCTP,
+            "sctp",
+        ),
+    ];
+    for (family, kind, protocol, name) in kinds {
+        let fd = sys::socket(family, kind, protocol)?;
+        let (socket, detail) = own_socket(&fd)?;
+        check_eq!(socket.protocol.to_string(), name, "protocol");
+        check_eq!(detail.sk_state, SkState::Close, "sk_state of {name}");
+        check_eq!(
+            (detail.rx_bytes, detail.tx_bytes),
+            (0, 0),
+            "rx_bytes, tx_bytes of {name}"
+        );
+        check!(detail.tcp.is_none(), "TCP's numbers of {name}: {detail:?}");
+        // Their ioctls work, but nobody outside net/mptcp and net/sctp can ask the same.
+        check_eq!((detail.inq, detail.outq), (-1, -1), "inq, outq of {name}");
+    }
     Ok(())
 }
 

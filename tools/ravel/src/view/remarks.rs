@@ -3,10 +3,11 @@
 use std::io;
 
 use ravel_records::{
-    Family, Linger, Protocol, Shutdown, SkState, Socket, SocketDetail, SocketKind,
+    Family, Linger, Protocol, Shutdown, SkState, Socket, SocketDetail, SocketKind, Tcp, TcpTimer,
+    Timer, Waiting,
 };
 
-use crate::screen::count;
+use crate::screen::{count, plain};
 
 /// Whether one direction is over while the other is not.
 pub fn half_closed(detail: &SocketDetail) -> bool {
@@ -27,7 +28,13 @@ pub fn remarks(socket: &Socket) -> Vec<String> {
     }
     if detail.sk_state == SkState::Listen && detail.rx_packets > 0 {
         let waiting = count(detail.rx_packets, "connection waits", "connections wait");
-        remarks.push(format!("{waiting} for accept()"));
+        remarks.push(format!(
+            "{waiting} for accept(){}",
+            who_waits(&socket.waiting)
+        ));
+    }
+    if let Some(tcp) = &detail.tcp {
+        remarks.extend(timers(tcp));
     }
     if is_tcp(socket) && detail.linger == Linger::Seconds(0) {
         remarks.push("SO_LINGER is 0 seconds: close() resets the connection".to_owned());
@@ -43,6 +50,48 @@ pub fn remarks(socket: &Socket) -> Vec<String> {
         }
     }
     remarks
+}
+
+/// The first of those that wait for accept().
+fn who_waits(waiting: &[Waiting]) -> String {
+    const SHOWN: usize = 4;
+    let who = |waiting: &Waiting| {
+        let remote = match waiting.remote.is_empty() {
+            true => format!("inode {}", waiting.peer_inode),
+            false => plain(&waiting.remote),
+        };
+        match waiting.rx_bytes {
+            0 => remote,
+            bytes => format!("{remote} ({} sent)", count(bytes, "byte", "bytes")),
+        }
+    };
+    let mut list: Vec<String> = waiting.iter().take(SHOWN).map(who).collect();
+    if waiting.len() > SHOWN {
+        list.push("...".to_owned());
+    }
+    match list.is_empty() {
+        true => String::new(),
+        false => format!(": {}", list.join(", ")),
+    }
+}
+
+/// What TCP's timers wait for, where that is no good sign.
+fn timers(tcp: &Tcp) -> Option<String> {
+    let soon = match tcp.timer_ms {
+        Timer::Ms(ms) => format!("in {}.{:03} s", ms / 1000, ms % 1000),
+        Timer::Off => return None,
+    };
+    match tcp.timer {
+        TcpTimer::Probe => Some(format!(
+            "the peer has no room for {} that wait; asks again {soon}",
+            count(tcp.unsent, "byte", "bytes")
+        )),
+        TcpTimer::Retransmit if tcp.retransmits > 0 => Some(format!(
+            "no answer to {}; sends again {soon}",
+            count(tcp.retransmits, "retransmission", "retransmissions")
+        )),
+        _ => None,
+    }
 }
 
 fn is_tcp(socket: &Socket) -> bool {
