@@ -3,7 +3,7 @@
 #
 #   KVER=    kernel release to build for, e.g. KVER=$(uname -r) on Debian 13;
 #            default: the newest 7.x cloud kernel in the archive
-#   TESTS=   patterns that choose tests for "make test"
+#   TESTS=   patterns that choose tests for "make test", or with a ! leave some out
 
 SHELL := /bin/bash
 # A colon, not "=": when this make began.
@@ -21,7 +21,7 @@ run: ## Boot the VM and show the demonstration
 	@KVER= qemu/setup
 	@KVER= qemu/vm demo
 
-test: ## Run the tests in the VM (TESTS=pattern to choose some)
+test: ## Run the tests in the VM (TESTS='anon. !churn' to choose some)
 	@KVER= qemu/setup
 	@KVER= qemu/vm test
 

@@ -106,11 +106,17 @@ struct Outcome {
     told: Vec<String>,
 }
 
-/// Runs the tests that match a pattern: whether all passed, and at least one ran.
+/// Whether a test is asked for: its name has one of the patterns, if there are any, and none of those that
+/// stand behind a `!`.
+fn is_chosen(name: &str, patterns: &[&str]) -> bool {
+    let (not, only): (Vec<&str>, Vec<&str>) = patterns.iter().partition(|p| p.starts_with('!'));
+    (only.is_empty() || only.iter().any(|p| name.contains(p)))
+        && !not.iter().any(|p| name.contains(&p[1..]))
+}
+
+/// Runs the tests that are asked for: whether all passed, and at least one ran.
 pub fn run(patterns: &[&str]) -> Result<bool> {
-    let chosen: Vec<&Test> = all()
-        .filter(|t| patterns.is_empty() || patterns.iter().any(|p| t.name.contains(p)))
-        .collect();
+    let chosen: Vec<&Test> = all().filter(|t| is_chosen(t.name, patterns)).collect();
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).context("become a subreaper")?;
     let mut log = Log::open()?;
     log.new_complaints()?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Tests of the ravel kernel module and its CLI, run as root inside the VM.
 //!
-//! `ravel-test [PATTERN]...` runs the tests whose name contains one of the patterns, or all;
-//! `ravel-test --list` names them. ravel.ko and ravel are looked for beside this program. The last
+//! `ravel-test [PATTERN]...` runs the tests whose name contains one of the patterns, or all, but for
+//! those with a pattern behind a `!`; `ravel-test --list` names them. ravel.ko and ravel are looked for beside this program. The last
 //! line is `N passed, N failed`; the exit code is 0 only where none failed and one ran.
 
 #![deny(unsafe_code)]

@@ -42,12 +42,22 @@ pub fn asked(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// How long everything moves in the tests that let it, in seconds.
+pub fn churn_seconds() -> u64 {
+    asked("RAVEL_CHURN_SECONDS").unwrap_or(CHURN_SECONDS)
+}
+
+/// How many inputs are made up.
+pub fn fuzz_inputs() -> u64 {
+    asked("RAVEL_FUZZ_N").unwrap_or(FUZZ_INPUTS)
+}
+
+const CHURN_SECONDS: u64 = 60;
+const FUZZ_INPUTS: u64 = 100_000;
+
 /// Seconds until a test is killed. Who asks for more than usual gets the time for it.
 pub fn limit(seconds: u64) -> u64 {
-    let more = ["RAVEL_CHURN_SECONDS", "RAVEL_FUZZ_N"]
-        .iter()
-        .any(|name| asked(name).is_some());
-    if more {
+    if churn_seconds() > CHURN_SECONDS || fuzz_inputs() > FUZZ_INPUTS {
         24 * 3600
     } else {
         seconds * slowness()

@@ -323,7 +323,7 @@ fn documented() -> BTreeSet<String> {
 }
 
 fn every_input_is_answered_as_documented() -> Result<()> {
-    let count = tier::asked("RAVEL_FUZZ_N").unwrap_or(100_000);
+    let count = tier::fuzz_inputs();
     let seed = match tier::asked("RAVEL_FUZZ_SEED") {
         Some(seed) => seed,
         None => Random::seed()?,

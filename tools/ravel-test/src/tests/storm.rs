@@ -2,7 +2,7 @@
 //! Everything moves as fast as it can, and every report of every process is read meanwhile: whole, or marked
 //! as cut.
 //!
-//! For a minute; RAVEL_CHURN_SECONDS asks for more.
+//! For a minute; RAVEL_CHURN_SECONDS asks for more, or less.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -328,7 +328,7 @@ fn read_folder(report: &'static str, pid: Pid, seen: &Mutex<Seen>) -> Result<()>
 }
 
 fn every_report_is_whole_or_marked_as_cut() -> Result<()> {
-    let seconds = tier::asked("RAVEL_CHURN_SECONDS").unwrap_or(60);
+    let seconds = tier::churn_seconds();
     let storm = Storm::begin(seconds)?;
     let seen = Mutex::new(Seen::default());
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -385,7 +385,7 @@ fn every_report_is_whole_or_marked_as_cut() -> Result<()> {
 }
 
 fn module_comes_and_goes_in_a_storm() -> Result<()> {
-    let seconds = tier::asked("RAVEL_CHURN_SECONDS").unwrap_or(60) / 3;
+    let seconds = tier::churn_seconds() / 3;
     let storm = Storm::begin(seconds)?;
     let stop = AtomicBool::new(false);
     let (whole, absent) = (AtomicU64::new(0), AtomicU64::new(0));
