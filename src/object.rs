@@ -28,3 +28,10 @@ pub(crate) mod page;
 pub(crate) mod process;
 pub(crate) mod skb;
 pub(crate) mod socket;
+
+use kernel::{alloc::Flags, prelude::*};
+
+/// How memory for a report is allocated. Where there is none the reader is told; the kernel log need not be.
+pub(crate) fn gfp() -> Flags {
+    GFP_KERNEL | __GFP_NOWARN
+}

@@ -15,6 +15,7 @@ pub(crate) mod sockets;
 pub(crate) mod stream;
 pub(crate) mod text;
 
+pub(crate) use crate::object::gfp;
 use crate::{
     bindings,
     object::{
@@ -24,12 +25,7 @@ use crate::{
     },
 };
 use core::ops::Range;
-use kernel::{
-    alloc::{AllocError, Flags},
-    mm::virt::VmaRef,
-    prelude::*,
-    sync::Arc,
-};
+use kernel::{alloc::AllocError, mm::virt::VmaRef, prelude::*, sync::Arc};
 use text::Text;
 
 /// The version of the format that FORMAT.md describes.
@@ -38,11 +34,6 @@ pub(crate) const FORMAT: u64 = 1;
 /// The module's version, as modinfo shows it.
 pub(crate) fn version() -> &'static [u8] {
     bindings::RAVEL_VERSION.strip_suffix(b"\0").unwrap_or(b"")
-}
-
-/// How memory for a report is allocated. Where there is none the reader is told; the kernel log need not be.
-pub(crate) fn gfp() -> Flags {
-    GFP_KERNEL | __GFP_NOWARN
 }
 
 /// How many bytes of text a chunk has, the last record's end excepted. What was collected in one hold of a

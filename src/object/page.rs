@@ -7,6 +7,7 @@
 use super::{
     anon_vma::{AnonVma, Token},
     file_map::{FileGuard, FileToken},
+    gfp,
     id::Id,
     mm::{LinkedVma, MemberVma},
 };
@@ -173,8 +174,8 @@ pub(crate) struct Entries(KVVec<bindings::ravel_page>, usize);
 impl Entries {
     /// Makes room for `most` of them.
     pub(crate) fn with_capacity(most: usize) -> Result<Self> {
-        let mut room = KVVec::with_capacity(most, GFP_KERNEL)?;
-        room.resize(most, bindings::ravel_page::default(), GFP_KERNEL)?;
+        let mut room = KVVec::with_capacity(most, gfp())?;
+        room.resize(most, bindings::ravel_page::default(), gfp())?;
         Ok(Self(room, 0))
     }
 
