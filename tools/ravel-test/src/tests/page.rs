@@ -17,7 +17,7 @@ use crate::{check, check_eq, tests};
 use Relation::{Ancestor, Descendant, Self_, Unrelated};
 
 mod files;
-mod kinds;
+pub(super) mod kinds;
 mod moving;
 
 pub use {files::TESTS as FILES, kinds::TESTS as KINDS, moving::TESTS as MOVING};

@@ -2,7 +2,8 @@
 //! What can stand at an address beside a page of four KiB: huge pages, merged ones, swap, marks.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -191,8 +192,11 @@ fn huge_zero_page() -> Result<()> {
     Ok(())
 }
 
-/// A swap device in memory, until this is dropped.
-struct Swap;
+/// A file to swap to, until this is dropped.
+pub(in crate::tests) struct Swap;
+
+/// Where it lies; not in memory, where it could not be swapped to.
+const SWAP: &str = "/var/tmp/ravel-swap";
 
 fn run(program: &str, args: &[&str]) -> Result<()> {
     let output = Command::new(program)
@@ -208,21 +212,21 @@ fn run(program: &str, args: &[&str]) -> Result<()> {
 }
 
 impl Swap {
-    fn on() -> Result<Self> {
-        run("modprobe", &["zram"])?;
+    /// Switches it on.
+    pub(in crate::tests) fn on() -> Result<Self> {
         let swap = Self;
-        fs::write("/sys/block/zram0/disksize", "64M").context("size of zram0")?;
-        run("mkswap", &["/dev/zram0"])?;
-        run("swapon", &["/dev/zram0"])?;
+        fs::write(SWAP, vec![0; 64 << 20]).context(SWAP)?;
+        fs::set_permissions(SWAP, Permissions::from_mode(0o600))?;
+        run("mkswap", &[SWAP])?;
+        run("swapon", &[SWAP])?;
         Ok(swap)
     }
 }
 
 impl Drop for Swap {
     fn drop(&mut self) {
-        let _ = run("swapoff", &["/dev/zram0"]);
-        let _ = fs::write("/sys/block/zram0/reset", "1");
-        let _ = run("modprobe", &["-r", "zram"]);
+        let _ = run("swapoff", &[SWAP]);
+        let _ = fs::remove_file(SWAP);
     }
 }
 
