@@ -12,7 +12,7 @@ export START KVER TESTS
 
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
-.PHONY: all run test test-debug test-kcsan shell metadata clippy unit fmt fmt-check update clean distclean help
+.PHONY: all run test test-debug test-kcsan selftests selftests-debug shell metadata clippy unit fmt fmt-check update clean distclean help
 
 all: ## Build ravel.ko and the ravel command (the default)
 	@qemu/setup --no-vm
@@ -32,6 +32,14 @@ test-debug: ## The same on a kernel that checks itself (the first time: half an 
 test-kcsan: ## The same on a kernel that looks for data races
 	@KVER= qemu/setup --debug kcsan
 	@KVER= qemu/vm test kcsan
+
+selftests: ## Run the kernel's own tests in the VM while ravel reads them
+	@KVER= qemu/setup --selftests
+	@KVER= qemu/vm selftests
+
+selftests-debug: ## The same on the kernel that checks itself
+	@KVER= qemu/setup --selftests --debug debug
+	@KVER= qemu/vm selftests debug
 
 shell: ## Open a shell in the VM, module loaded
 	@KVER= qemu/setup
@@ -67,4 +75,4 @@ distclean: ## The same, and the whole cache (build root, kernels, images)
 	@qemu/clean --cache
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile

@@ -121,6 +121,12 @@ debug_objects_dir() { # FLAVOUR
 	printf '%s/objects-%s' "$CACHE" "$(key "$CHECKOUT" "$(debug_kernel_dir "$1")")"
 }
 
+# The kernel's own tests, by subject.
+selftests_dir() {
+	printf '%s/selftests-%s-%s' "$CACHE" "$(filename "$KVERSION")" \
+		"$(key "$QEMU_DIR/selftests" "$KVERSION" "$(root_dir)")"
+}
+
 # What a path in the cache is called inside the build root.
 inside() {
 	printf '/cache%s' "${1#"$CACHE"}"

@@ -24,6 +24,7 @@ mod peers;
 mod privilege;
 mod queued;
 mod reading;
+mod selftests;
 mod shutdown;
 mod skbs;
 mod sockets;
@@ -58,4 +59,5 @@ pub const ALL: &[&[Test]] = &[
     fire::TESTS,
     storm::TESTS,
     faults::TESTS,
+    selftests::TESTS,
 ];

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use ravel_records::{AnonVmaReport, CowReport, Error, SkbsReport, SocketsReport};
+use ravel_records::{AnonVmaReport, CowReport, Error, PageReport, SkbsReport, SocketsReport};
 
 use crate::harness::say;
 use crate::module::{self, Answer, BUFFER, DIR, REPORTS, errno_name, open_query, write_errno};
@@ -159,7 +159,7 @@ impl Storm {
 
 /// What the readers saw.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     whole: BTreeMap<&'static str, u64>,
     /// Marked as cut, by errno.
     marked: BTreeMap<&'static str, u64>,
@@ -174,7 +174,24 @@ struct Seen {
     bytes: u64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+impl Seen {
+    /// How many reports there were.
+    pub(super) fn count(&self) -> u64 {
+        self.whole() + self.marked.values().sum::<u64>() + self.broken.len() as u64
+    }
+
+    /// How many of them were whole.
+    pub(super) fn whole(&self) -> u64 {
+        self.whole.values().sum()
+    }
+
+    /// What is wrong with those that were neither whole nor marked.
+    pub(super) fn broken(&self) -> &[String] {
+        &self.broken
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
     mutex.lock().map_err(|_| anyhow!("another thread panicked"))
 }
 
@@ -218,6 +235,11 @@ fn parse(report: &str, text: &[u8]) -> Result<Told, Error> {
             let (moved, cut) = (report.summary.moved, report.summary.cut);
             (Vec::new(), Vec::new(), 0, moved, cut)
         }
+        "page" => {
+            let report = PageReport::parse(text)?;
+            let (moved, cut) = (report.summary.moved, report.summary.cut);
+            (Vec::new(), Vec::new(), 0, moved, cut)
+        }
         _ => {
             let report = SkbsReport::parse(text)?;
             let sockets = report.sockets.iter().map(|of| ids(&of.socket)).collect();
@@ -233,7 +255,12 @@ fn parse(report: &str, text: &[u8]) -> Result<Told, Error> {
 }
 
 /// Takes note of what one read gave. A process may have gone; then the last line says so.
-fn judge(report: &'static str, pid: Pid, answer: &Answer, seen: &Mutex<Seen>) -> Result<()> {
+pub(super) fn judge(
+    report: &'static str,
+    pid: Pid,
+    answer: &Answer,
+    seen: &Mutex<Seen>,
+) -> Result<()> {
     let parsed = parse(report, &answer.text);
     let text = String::from_utf8_lossy(&answer.text);
     let mut seen = lock(seen)?;
@@ -345,10 +372,10 @@ fn every_report_is_whole_or_marked_as_cut() -> Result<()> {
     let seen = seen
         .into_inner()
         .map_err(|_| anyhow!("a reader panicked"))?;
-    let whole: u64 = seen.whole.values().sum();
     say(format_args!(
-        "{seconds} s: {} reports read, {whole} whole {:?}, marked as cut {:?}, neither {}",
-        whole + seen.marked.values().sum::<u64>() + seen.broken.len() as u64,
+        "{seconds} s: {} reports read, {} whole {:?}, marked as cut {:?}, neither {}",
+        seen.count(),
+        seen.whole(),
         seen.whole,
         seen.marked,
         seen.broken.len()

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The kernel's own tests (`tools/testing/selftests`), each run alone and then again while all of its processes
+//! are read by every report: what passes alone still passes.
+//!
+//! They are there where `make selftests` has put them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::page::kinds::Swap;
+use super::storm::{Seen, judge, lock};
+use crate::harness::say;
+use crate::module::{self, Answer, BUFFER, REPORTS, open_query, write_errno};
+use crate::random::Random;
+use crate::sys::Pid;
+use crate::{check, check_eq, maps, tests, tier};
+
+tests!("selftests" when are_there:
+    mm_cow [300 s],
+    mm_droppable [60 s],
+    mm_guard_regions [120 s],
+    mm_ksm_functional_tests [120 s],
+    mm_madv_populate [60 s],
+    mm_merge [60 s],
+    mm_migration [400 s],
+    mm_mkdirty [60 s],
+    mm_mlock2_tests [60 s],
+    mm_mremap_dontunmap [60 s],
+    mm_mremap_test [400 s],
+    mm_pagemap_ioctl [300 s],
+    mm_process_madv [60 s],
+    mm_rmap [300 s],
+    mm_soft_dirty [120 s],
+    mm_split_huge_page_test [300 s],
+);
+
+fn are_there() -> bool {
+    module::beside("mm").is_ok_and(|folder| folder.exists())
+}
+
+macro_rules! programs {
+    ($($test:ident: $program:literal),* $(,)?) => {
+        $(fn $test() -> Result<()> {
+            passes_while_read($program)
+        })*
+    };
+}
+
+programs!(
+    mm_cow: "mm/cow",
+    mm_droppable: "mm/droppable",
+    mm_guard_regions: "mm/guard-regions",
+    mm_ksm_functional_tests: "mm/ksm_functional_tests",
+    mm_madv_populate: "mm/madv_populate",
+    mm_merge: "mm/merge",
+    mm_migration: "mm/migration",
+    mm_mkdirty: "mm/mkdirty",
+    mm_mlock2_tests: "mm/mlock2-tests",
+    mm_mremap_dontunmap: "mm/mremap_dontunmap",
+    mm_mremap_test: "mm/mremap_test",
+    mm_pagemap_ioctl: "mm/pagemap_ioctl",
+    mm_process_madv: "mm/process_madv",
+    mm_rmap: "mm/rmap",
+    mm_soft_dirty: "mm/soft-dirty",
+    mm_split_huge_page_test: "mm/split_huge_page_test",
+);
+
+/// What came of one of a program's tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// What a program found, by the number of its test (`man 1 prove` has the format, TAP).
+#[derive(PartialEq, Eq)]
+struct Found {
+    verdicts: BTreeMap<u32, Verdict>,
+    text: String,
+}
+
+impl Found {
+    fn parse(text: String) -> Self {
+        let verdict = |line: &str| {
+            let (passed, rest) = match line.strip_prefix("not ok ") {
+                Some(rest) => (false, rest),
+                None => (true, line.strip_prefix("ok ")?),
+            };
+            let number = rest.split_whitespace().next()?.parse().ok()?;
+            let verdict = match passed {
+                _ if rest.contains("# SKIP") || rest.contains("# XFAIL") => Verdict::Skipped,
+                true => Verdict::Passed,
+                false => Verdict::Failed,
+            };
+            Some((number, verdict))
+        };
+        Self {
+            verdicts: text.lines().filter_map(verdict).collect(),
+            text,
+        }
+    }
+
+    fn count(&self, which: Verdict) -> usize {
+        self.verdicts.values().filter(|v| **v == which).count()
+    }
+
+    /// The lines about a test.
+    fn lines(&self, number: u32) -> String {
+        let names = [format!("ok {number} "), format!("not ok {number} ")];
+        let about = |line: &&str| names.iter().any(|name| line.starts_with(name));
+        self.text
+            .lines()
+            .filter(about)
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+}
+
+/// Runs a program to its end.
+fn run(program: &Path, mut meanwhile: impl FnMut(Pid) -> Result<()>) -> Result<Found> {
+    let folder = PathBuf::from("/tmp/selftests");
+    fs::create_dir_all(&folder)?;
+    let output = folder.join("output");
+    let file = fs::File::create(&output)?;
+    // What it may leave behind is killed with the test.
+    let mut child = Command::new(program)
+        .current_dir(&folder)
+        .stdin(Stdio::null())
+        .stderr(file.try_clone()?)
+        .stdout(file)
+        .spawn()
+        .with_context(|| program.display().to_string())?;
+    let start = Instant::now();
+    while child.try_wait()?.is_none() {
+        if start.elapsed() > tier::patience(180) {
+            child.kill()?;
+            child.wait()?;
+            bail!("it does not end: {}", fs::read_to_string(&output)?);
+        }
+        meanwhile(child.id() as Pid)?;
+    }
+    Ok(Found::parse(fs::read_to_string(&output)?))
+}
+
+/// A process and its descendants. Those that come and go meanwhile may be missed.
+fn family(first: Pid) -> Vec<Pid> {
+    let mut found = vec![first];
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let children = fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<Pid>().ok()),
+            );
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Reads every report of some processes, and the pages of some of their mappings.
+fn read_all(pids: &[Pid], random: &mut Random, seen: &Mutex<Seen>) -> Result<()> {
+    let mut file = open_query()?;
+    for &pid in pids {
+        let mut requests: Vec<_> = REPORTS
+            .iter()
+            .map(|report| (*report, format!("{report} {pid}")))
+            .collect();
+        if let Some(vma) = maps::of(pid).ok().filter(|vmas| !vmas.is_empty()) {
+            let vma = random.pick(&vma);
+            let end = vma.end.min(vma.start + (1 << 20));
+            requests.push(("page", format!("page {pid} {:#x} {end:#x}", vma.start)));
+        }
+        for (report, request) in requests {
+            let written = write_errno(&mut file, request.as_bytes());
+            let answer = Answer::read(&mut file, BUFFER);
+            check!(
+                written == 0 || written == answer.errno,
+                "errno {written} of {request:?}, and {answer:?}"
+            );
+            judge(report, pid, &answer, seen)?;
+        }
+    }
+    Ok(())
+}
+
+fn passes_while_read(name: &str) -> Result<()> {
+    let program = module::beside(name)?;
+    // Some want huge pages, and some swap.
+    fs::write("/proc/sys/vm/nr_hugepages", "64")?;
+    let _swap = Swap::on()?;
+    let alone = run(&program, |_| {
+        thread::sleep(Duration::from_millis(10));
+        Ok(())
+    })?;
+    check!(
+        alone.count(Verdict::Passed) > 0,
+        "not one of its tests passes without being read:\n{}",
+        alone.text
+    );
+    let seen = Mutex::new(Seen::default());
+    let target = Mutex::new(None);
+    let stop = AtomicBool::new(false);
+    let runs = thread::scope(|scope| -> Result<Vec<Found>> {
+        let reader = |which| {
+            let (seen, target, stop) = (&seen, &target, &stop);
+            move || -> Result<()> {
+                let mut random = Random::new(which);
+                while !stop.load(Ordering::Relaxed) {
+                    let first: Option<Pid> = *lock(target)?;
+                    match first {
+                        Some(pid) => read_all(&family(pid), &mut random, seen)?,
+                        None => thread::sleep(Duration::from_millis(1)),
+                    }
+                }
+                Ok(())
+            }
+        };
+        let readers = [scope.spawn(reader(1)), scope.spawn(reader(2))];
+        let run = || {
+            let found = run(&program, |pid| {
+                *lock(&target)? = Some(pid);
+                thread::sleep(Duration::from_millis(10));
+                Ok(())
+            });
+            *lock(&target)? = None;
+            found
+        };
+        let mut runs = vec![run()];
+        // Some are gone in no time.
+        while runs.len() < 50 && lock(&seen)?.whole() < 20 {
+            runs.push(run());
+        }
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().map_err(|_| anyhow!("a reader panicked"))??;
+        }
+        runs.into_iter().collect()
+    })?;
+    let seen = seen
+        .into_inner()
+        .map_err(|_| anyhow!("a reader panicked"))?;
+    say(format_args!(
+        "{name}: {} passed, {} failed and {} skipped, alone; and read {} times, with {} reports, {} of them whole",
+        alone.count(Verdict::Passed),
+        alone.count(Verdict::Failed),
+        alone.count(Verdict::Skipped),
+        runs.len(),
+        seen.count(),
+        seen.whole(),
+    ));
+    check!(
+        seen.broken().is_empty(),
+        "reports neither whole nor marked: {:?}",
+        seen.broken()
+    );
+    check!(seen.whole() > 10, "hardly a report was read");
+    // What fails alone, too, is this machine's matter.
+    let passed = alone
+        .verdicts
+        .iter()
+        .filter(|(_, v)| **v == Verdict::Passed);
+    for ((number, _), read) in passed.flat_map(|one| runs.iter().map(move |read| (one, read))) {
+        check_eq!(
+            read.verdicts.get(number),
+            Some(&Verdict::Passed),
+            "what came of its test {number} while it was read ({}; alone: {})",
+            read.lines(*number),
+            alone.lines(*number)
+        );
+    }
+    Ok(())
+}
