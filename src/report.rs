@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub(crate) mod anon_vma;
+pub(crate) mod chains;
 pub(crate) mod cow;
 pub(crate) mod page;
 pub(crate) mod skbs;
@@ -114,20 +115,29 @@ pub(crate) enum Kind {
     Cow,
     /// Pages, and who maps them. A request for it names addresses.
     Page,
+    /// anon_vma chains without their members, and the pages.
+    Chains,
 }
 
 impl Kind {
     /// All of them.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::AnonVma,
         Self::Sockets,
         Self::Skbs,
         Self::Cow,
         Self::Page,
+        Self::Chains,
     ];
 
     /// Those that need no more than a process, and so have a file in its folder.
-    pub(crate) const FILES: [Self; 4] = [Self::AnonVma, Self::Sockets, Self::Skbs, Self::Cow];
+    pub(crate) const FILES: [Self; 5] = [
+        Self::AnonVma,
+        Self::Sockets,
+        Self::Skbs,
+        Self::Cow,
+        Self::Chains,
+    ];
 
     /// The name of its file, and in a request.
     pub(crate) fn name(self) -> &'static CStr {
@@ -137,6 +147,7 @@ impl Kind {
             Self::Skbs => c"skbs",
             Self::Cow => c"cow",
             Self::Page => c"page",
+            Self::Chains => c"chains",
         }
     }
 
@@ -154,6 +165,7 @@ enum Body {
     Sockets(sockets::Walk),
     Cow(cow::Walk),
     Page(page::Walk),
+    Chains(chains::Walk),
 }
 
 /// A report on a process, made chunk by chunk.
@@ -190,6 +202,7 @@ impl Report {
             Some(Body::Sockets(walk)) => walk.chunk(&self.process, text),
             Some(Body::Cow(walk)) => walk.chunk(&self.process, text),
             Some(Body::Page(walk)) => walk.chunk(&self.process, text),
+            Some(Body::Chains(walk)) => walk.chunk(text),
         }
     }
 
@@ -199,6 +212,7 @@ impl Report {
         let body = match self.kind {
             Kind::AnonVma => Body::AnonVma(anon_vma::Walk::new(process)?),
             Kind::Cow => Body::Cow(cow::Walk::new(process)?),
+            Kind::Chains => Body::Chains(chains::Walk::new(process)?),
             Kind::Page => Body::Page(page::Walk::new(process, self.range.clone())?),
             Kind::Sockets => Body::Sockets(sockets::Walk::new(process, None)?),
             Kind::Skbs => {

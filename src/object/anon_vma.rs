@@ -16,6 +16,7 @@ use super::{
 use crate::bindings;
 use core::{
     marker::PhantomData,
+    mem::size_of,
     ops::Range,
     ptr::{self, NonNull},
 };
@@ -23,6 +24,12 @@ use kernel::{
     container_of, error::to_result, mm::virt::VmaRef, page::PAGE_SIZE, prelude::*,
     types::NotThreadSafe,
 };
+
+/// Bytes of one `struct anon_vma`.
+pub(crate) const ANON_VMA_BYTES: usize = size_of::<bindings::anon_vma>();
+
+/// Bytes of one `struct anon_vma_chain`.
+pub(crate) const AVC_BYTES: usize = size_of::<bindings::anon_vma_chain>();
 
 /// The lock of a tree of anon_vmas, held for reading, come to through a VMA.
 ///

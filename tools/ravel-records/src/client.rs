@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::{
-    AnonVmaReport, Attached, CowReport, Error, Line, PageReport, ReportError, ReportName,
-    SkbsReport, SocketsReport, Version,
+    AnonVmaReport, Attached, ChainsReport, CowReport, Error, Line, PageReport, ReportError,
+    ReportName, SkbsReport, SocketsReport, Version,
 };
 
 /// Where debugfs usually shows the module.
@@ -101,6 +101,11 @@ impl Client {
     /// The report `cow` of a process.
     pub fn cow(&self, pid: u32) -> Result<CowReport, Error> {
         CowReport::parse(&self.query(&ReportName::Cow, pid)?)
+    }
+
+    /// The report `chains` of a process.
+    pub fn chains(&self, pid: u32) -> Result<ChainsReport, Error> {
+        ChainsReport::parse(&self.query(&ReportName::Chains, pid)?)
     }
 
     /// The report `page` of some addresses of a process.

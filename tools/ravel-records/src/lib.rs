@@ -26,6 +26,7 @@
 
 mod anon;
 mod body;
+mod chains;
 pub mod client;
 mod control;
 mod cow;
@@ -39,6 +40,7 @@ mod words;
 
 pub use anon::{AnonVma, AnonVmaReport, AnonVmaSummary, Avc, Member, Vma};
 pub use body::{FORMAT, Header};
+pub use chains::{Chain, ChainsReport, ChainsSummary, Link, Run};
 pub use control::{Attached, AttachedProcess, AttachedSummary, Version};
 pub use cow::{Cow, CowReport, CowSummary, PageCounts, Share};
 pub use error::{Error, ReportError};

@@ -88,6 +88,8 @@ words! {
         Page = "page",
         /// Private memory: what of it is shared with whom.
         Cow = "cow",
+        /// anon_vma chains without their members, and where the pages are.
+        Chains = "chains",
         /// In an `error`: a request that names no report.
         Query = "query",
         /// In a `summary`: the list of attached processes.

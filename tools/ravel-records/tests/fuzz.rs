@@ -3,16 +3,18 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use ravel_records::{
-    AnonVmaReport, Attached, CowReport, Line, PageReport, SkbsReport, SocketsReport, Value, Version,
+    AnonVmaReport, Attached, ChainsReport, CowReport, Line, PageReport, SkbsReport, SocketsReport,
+    Value, Version,
 };
 
-const SAMPLES: [&[u8]; 6] = [
+const SAMPLES: [&[u8]; 7] = [
     include_bytes!("samples/anon-bgsave-child.txt"),
     include_bytes!("samples/anon-mprotect-split.txt"),
     include_bytes!("samples/sockets-half-closed.txt"),
     include_bytes!("samples/skbs-udp.txt"),
     include_bytes!("samples/page-forked.txt"),
     include_bytes!("samples/cow-bgsave-child.txt"),
+    include_bytes!("samples/chains-three-generations.txt"),
 ];
 
 /// Reads a text as everything; whatever is read must also go to JSON.
@@ -34,6 +36,14 @@ fn read_all(text: &[u8]) {
             let _ = vma.pages.present();
         }
         serde_json::to_string(&report).unwrap()
+    });
+    let _ = ChainsReport::parse_all(text).map(|reports| {
+        for report in &reports {
+            for vma in &report.vmas {
+                let _ = (vma.pages(), vma.run.iter().map(|run| vma.index(run)).max());
+            }
+            serde_json::to_string(report).unwrap();
+        }
     });
     let _ = Version::parse(text);
     let _ = Attached::parse(text);

@@ -1,9 +1,9 @@
 //! Whole reports, as samples by hand: what is read from them, and what is refused.
 
 use ravel_records::{
-    AnonVmaReport, Attached, CowReport, Error, EtherType, FORMAT, Linger, MemberState, Offset,
-    PageKind, PageReport, ProcessState, Protocol, QueueName, Relation, Shutdown, SkState,
-    SkbsReport, SocketsReport, Version,
+    AnonVmaReport, Attached, ChainsReport, CowReport, Error, EtherType, FORMAT, Linger,
+    MemberState, Offset, PageKind, PageReport, ProcessState, Protocol, QueueName, Relation,
+    Shutdown, SkState, SkbsReport, SocketsReport, Version,
 };
 
 const ANON: &str = include_str!("samples/anon-bgsave-child.txt");
@@ -12,6 +12,7 @@ const SOCKETS: &str = include_str!("samples/sockets-half-closed.txt");
 const SKBS: &str = include_str!("samples/skbs-udp.txt");
 const PAGE: &str = include_str!("samples/page-forked.txt");
 const COW: &str = include_str!("samples/cow-bgsave-child.txt");
+const CHAINS: &str = include_str!("samples/chains-three-generations.txt");
 
 fn reason(text: &str) -> String {
     AnonVmaReport::parse(text.as_bytes())
@@ -335,4 +336,67 @@ fn a_bound_explains_what_is_missing() {
         error.to_string().contains("1029 sk_buffs are missing"),
         "{error}"
     );
+}
+
+#[test]
+fn chains() {
+    let reports = ChainsReport::parse_all(CHAINS.as_bytes()).unwrap();
+    let names: Vec<String> = reports
+        .iter()
+        .map(|of| of.header.comm.to_string())
+        .collect();
+    assert_eq!(names, ["editor", "worker", "helper", "logger"]);
+    let area = |of: usize| {
+        let vmas = reports[of].vmas.iter();
+        vmas.clone()
+            .find(|vma| vma.start.0 == 0x7f9b_5e62_e000)
+            .unwrap()
+    };
+    for (of, links, own) in [(0, 1, 5 + 3), (1, 2, 3), (2, 3, 1), (3, 2, 0)] {
+        let vma = area(of);
+        assert_eq!((vma.link.len(), vma.links), (links, links as u64));
+        assert_eq!(vma.root, area(0).anon_vma);
+        let runs = vma.run.iter().filter(|run| run.anon_vma == vma.anon_vma);
+        assert_eq!(runs.map(|run| run.pages).sum::<u64>(), own);
+        assert_eq!(
+            vma.run.iter().map(|run| run.pages).sum::<u64>(),
+            vma.pages()
+        );
+    }
+    let vma = area(0);
+    assert_eq!(vma.index(&vma.run[1]), vma.anon_pgoff.0 + 3);
+    let one = &CHAINS[..CHAINS.find("\nreport ").unwrap() + 1];
+    assert_eq!(ChainsReport::parse(one.as_bytes()).unwrap(), reports[0]);
+    for (from, to, expected) in [
+        (
+            "links=6",
+            "links=7",
+            "the summary counts 7 links, the report has 6",
+        ),
+        (
+            "pages=21",
+            "pages=20",
+            "the summary counts 20 pages, the report has 21",
+        ),
+        (
+            "run vma=0x4a3000",
+            "run vma=0x4a4000",
+            "a `run` not under its `chain`",
+        ),
+        (
+            "address=0x4a5000 pages=3",
+            "address=0x4a5000 pages=4",
+            "a `run` outside its `chain`",
+        ),
+        (
+            "chain start",
+            "later start",
+            "a `link` not under its `chain`",
+        ),
+    ] {
+        let text = one.replacen(from, to, 1);
+        let error = ChainsReport::parse_all(text.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    assert!(ChainsReport::parse_all(b"").is_err());
 }

@@ -22,6 +22,7 @@ mod ss;
 mod sys;
 mod tests;
 mod tier;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,13 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
                 eprintln!("puppet: {e:#}");
+                ExitCode::FAILURE
+            }
+        },
+        ["--workload", words @ ..] => match workload::run(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("workload: {e:#}");
                 ExitCode::FAILURE
             }
         },

@@ -4,7 +4,9 @@
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, anyhow};
-use ravel_records::{AnonVma, AnonVmaReport, CowReport, Id, Member, PageReport, Queue, QueueName};
+use ravel_records::{
+    AnonVma, AnonVmaReport, ChainsReport, CowReport, Id, Member, PageReport, Queue, QueueName,
+};
 use ravel_records::{Relation, SkbsReport, Socket, SocketDetail, SocketQueues, SocketsReport, Vma};
 
 use crate::check_eq;
@@ -30,6 +32,16 @@ pub fn skbs(pid: Pid) -> Result<SkbsReport> {
 /// The report `cow` of a process, by `query`.
 pub fn cow(pid: Pid) -> Result<CowReport> {
     parse_cow(&report_text("cow", pid)?)
+}
+
+/// The report `chains` of a process, by `query`.
+pub fn chains(pid: Pid) -> Result<ChainsReport> {
+    parse_chains(&report_text("chains", pid)?)
+}
+
+/// Parses a report, and puts its text behind the error where that fails.
+pub fn parse_chains(text: &[u8]) -> Result<ChainsReport> {
+    ChainsReport::parse(text).map_err(|e| with_text(e, text))
 }
 
 /// The report `page` of some addresses of a process, by `query`.

@@ -35,6 +35,8 @@ pub enum Command {
     Page(Page),
     /// Show how much of the private memory is shared, and with whom
     Cow(Cow),
+    /// Show what one reverse-mapping walk costs, now and under the designs before
+    Cost(Cost),
     /// Say what is missing on this machine, item by item, and how to mend it
     Doctor,
     /// Print the versions of this program and of the module
@@ -110,6 +112,16 @@ pub struct Cow {
     #[command(flatten)]
     pub source: Source,
     /// Show mappings that hold nothing private, too, and everyone they are shared with
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `ravel cost`.
+#[derive(Debug, Args)]
+pub struct Cost {
+    #[command(flatten)]
+    pub source: Source,
+    /// Show every family of VMAs, not the largest 8
     #[arg(long)]
     pub all: bool,
 }

@@ -1,7 +1,9 @@
 //! `ravel`: shows what the ravel kernel module reads of a process, to people and as JSON.
 
 mod cli;
+mod cost;
 mod doctor;
+mod family;
 mod machine;
 mod remedy;
 mod screen;
@@ -21,6 +23,7 @@ use ravel_records::{
 use serde::Serialize;
 
 use cli::{Cli, Command, Page, Source};
+use family::Family;
 use machine::Machine;
 use screen::Screen;
 
@@ -32,6 +35,17 @@ enum Failure {
     Input(String, io::Error),
     /// The output could not be written.
     Output(io::Error),
+    /// A family is asked for from a pid namespace where its numbers mean nothing.
+    Namespace,
+}
+
+impl From<family::Failure> for Failure {
+    fn from(failure: family::Failure) -> Self {
+        match failure {
+            family::Failure::Report(error) => Self::Report(error),
+            family::Failure::Namespace => Self::Namespace,
+        }
+    }
 }
 
 impl From<Error> for Failure {
@@ -55,6 +69,11 @@ fn main() -> ExitCode {
         Failure::Report(error) => remedy::explain(&error, &Machine::here()).to_string(),
         Failure::Input(name, error) => format!("cannot read {name}: {error}"),
         Failure::Output(error) => format!("cannot write: {error}"),
+        Failure::Namespace => {
+            "reports name processes by their numbers in the initial pid namespace, \
+             and this is another\n  try: the same command outside of the container"
+                .to_owned()
+        }
     };
     // Nobody is left to be told where even stderr is closed.
     let _ = writeln!(anstream::stderr(), "ravel: {text}");
@@ -112,6 +131,17 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
             print(&view::cow::draw(&report, args.all, &screen))?;
         }
+        Command::Cost(args) => {
+            let Source { pid, from, .. } = &args.source;
+            let family = family(&client, *pid, from.as_deref())?;
+            let Some(cost) = cost::compute(&family) else {
+                return Err(Error::Cut { lines: 0 }.into());
+            };
+            if args.source.json {
+                return json(&cost);
+            }
+            print(&view::cost::draw(&cost, args.all, &screen))?;
+        }
         Command::Doctor => {
             let items = doctor::examine(&Machine::here(), &client);
             print(&doctor::draw(&items))?;
@@ -132,15 +162,29 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 /// The text of a report: a saved one, or what the module answers now.
 fn text(client: &Client, report: ReportName, source: &Source) -> Result<Vec<u8>, Failure> {
     match (&source.from, source.pid) {
-        (Some(path), _) => {
-            saved(path).map_err(|error| Failure::Input(path.display().to_string(), error))
-        }
         (None, Some(pid)) => Ok(client.query(&report, pid)?),
-        // clap asks for one of the two.
-        (None, None) => Err(Failure::Input(
+        (from, _) => named(from.as_deref()),
+    }
+}
+
+/// The text of a saved report.
+fn named(from: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    // clap asks for a file or a PID.
+    let Some(path) = from else {
+        return Err(Failure::Input(
             "a report".to_owned(),
             io::Error::other("neither a PID nor a file is named"),
-        )),
+        ));
+    };
+    saved(path).map_err(|error| Failure::Input(path.display().to_string(), error))
+}
+
+/// The reports `chains` of a process and of those that may share memory with it: saved ones, one behind
+/// the other, or what the module answers now.
+fn family(client: &Client, pid: Option<u32>, from: Option<&Path>) -> Result<Family, Failure> {
+    match (pid, from) {
+        (Some(pid), _) => Ok(Family::ask(client, pid)?),
+        (None, from) => Ok(Family::parse(&named(from)?)?),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reports for people.
 
 pub mod anon;
+pub mod cost;
 pub mod cow;
 pub mod page;
 mod remarks;

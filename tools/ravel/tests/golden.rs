@@ -172,6 +172,46 @@ fn cow_with_many_is_folded() {
 }
 
 #[test]
+fn cost_of_three_generations() {
+    let name = "chains-three-generations.txt";
+    insta::assert_snapshot!(shown(&["cost"], name, None));
+    let json: serde_json::Value =
+        serde_json::from_str(&shown(&["cost", "--json"], name, None)).unwrap();
+    let families = json["families"].as_array().unwrap();
+    let area = families
+        .iter()
+        .find(|family| family["start"] == "0x7f9b5e62e000")
+        .unwrap();
+    // Root: the parent's 8, of which 5 are mapped by 4, and 3 by it and the one forked later. The child's: 3, of
+    // which 2 are mapped by the grandchild, too. The grandchild's: 1.
+    for (key, want) in [
+        ("vmas", 4),
+        ("anon_vmas", 4),
+        ("links", 1 + 2 + 3 + 2),
+        ("pages", 8 + 3 + 1),
+        ("entries", 5 * 4 + 3 * 2 + 2 * 2 + 1 + 1),
+        ("pte_chains", 5 + 3 + 2),
+    ] {
+        assert_eq!(area[key], want, "{key}");
+    }
+    assert_eq!(area["avcs_mean"], (8 * 4 + 3 * 2 + 1) as f64 / 12.0);
+    assert_eq!(json["designs"][2]["objects"], families.len());
+}
+
+#[test]
+fn cost_of_one_without_memory() {
+    let text = "report name=chains format=1 pid=7 comm=\"empty\" kernel=\"7.3.4\"\n\
+        summary report=chains mm=00000000000000aa vmas=3 chained=0 links=0 runs=0 pages=0 other=0 \
+        hugetlb=0 anon_vma_bytes=88 avc_bytes=64 moved=2 cut=0\n";
+    let (code, shown, _) = piped(&["cost"], text);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!(shown);
+    let (code, _, stderr) = piped(&["cost"], "");
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("has no summary"), "{stderr}");
+}
+
+#[test]
 fn json_documents() {
     insta::assert_snapshot!(shown(&["anon", "--json"], "anon-mprotect-split.txt", None));
     insta::assert_snapshot!(shown(&["skbs", "--json"], "skbs-udp.txt", None));

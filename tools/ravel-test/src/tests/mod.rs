@@ -6,10 +6,12 @@ use crate::harness::Test;
 mod anon;
 mod badinput;
 mod bounds;
+mod chains;
 mod chunks;
 mod churn;
 mod cli;
 mod concurrency;
+mod cost;
 mod cow;
 mod facts;
 mod family;
@@ -43,6 +45,8 @@ pub const ALL: &[&[Test]] = &[
     page::KINDS,
     page::MOVING,
     cow::TESTS,
+    chains::TESTS,
+    cost::TESTS,
     sockets::TESTS,
     names::TESTS,
     shutdown::TESTS,

@@ -372,6 +372,15 @@ const RECORDS: &[(&str, &str)] = &[
         "vma:h pid:n comm:s state:w mm:i relation:w pages:n",
     ),
     (
+        "chain",
+        "start:h end:h perms:w anon_pgoff:h anon_vma:i root:i links:n name:s",
+    ),
+    (
+        "link",
+        "vma:h anon_vma:i own:f parent:i depth:n children:n active_vmas:n refcount:n",
+    ),
+    ("run", "vma:h address:h pages:n anon_vma:i mapcount:n"),
+    (
         "vma",
         "start:h end:h perms:w pgoff:h anon_pgoff:h anon_vma:i chain:n name:s",
     ),
@@ -419,6 +428,11 @@ const SUMMARIES: &[(&str, &str)] = &[
         "cow",
         "report:w vmas:n told:n public:n hugetlb:n anon:n exclusive:n shared:n own:n inherited:n \
          huge:n file:n zero:n ksm:n swap:n migration:n other:n moved:n cut:n",
+    ),
+    (
+        "chains",
+        "report:w mm:i vmas:n chained:n links:n runs:n pages:n other:n hugetlb:n \
+         anon_vma_bytes:n avc_bytes:n moved:n cut:n",
     ),
 ];
 
@@ -599,6 +613,10 @@ fn every_line_keeps_to_the_format() -> Result<()> {
     let kinds = check_text(&report_text("cow", scene.puppet.pid)?, "report")?;
     for kind in ["cow", "share"] {
         check!(kinds.contains_key(kind), "cow has no {kind}: {kinds:?}");
+    }
+    let kinds = check_text(&report_text("chains", scene.puppet.pid)?, "report")?;
+    for kind in ["chain", "link", "run"] {
+        check!(kinds.contains_key(kind), "chains has no {kind}: {kinds:?}");
     }
     let area = scene.area;
     let request = format!(

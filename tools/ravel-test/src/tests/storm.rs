@@ -16,7 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use ravel_records::{AnonVmaReport, CowReport, Error, PageReport, SkbsReport, SocketsReport};
+use ravel_records::{
+    AnonVmaReport, ChainsReport, CowReport, Error, PageReport, SkbsReport, SocketsReport,
+};
 
 use crate::harness::say;
 use crate::module::{self, Answer, BUFFER, DIR, REPORTS, errno_name, open_query, write_errno};
@@ -237,6 +239,11 @@ fn parse(report: &str, text: &[u8]) -> Result<Told, Error> {
         }
         "page" => {
             let report = PageReport::parse(text)?;
+            let (moved, cut) = (report.summary.moved, report.summary.cut);
+            (Vec::new(), Vec::new(), 0, moved, cut)
+        }
+        "chains" => {
+            let report = ChainsReport::parse(text)?;
             let (moved, cut) = (report.summary.moved, report.summary.cut);
             (Vec::new(), Vec::new(), 0, moved, cut)
         }

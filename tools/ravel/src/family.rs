@@ -1,0 +1,123 @@
+//! The reports `chains` of a process and of everyone who may share memory with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use ravel_records::client::Client;
+use ravel_records::{ChainsReport, Error, Header, Id};
+
+/// What /proc/self/ns/pid leads to in the initial pid namespace, whose number is fixed.
+const INITIAL: &str = "pid:[4026531836]";
+
+/// A process, its descendants, and the others that are in its anon_vmas.
+#[derive(Debug)]
+pub struct Family {
+    /// Their reports, one for each address space: first that of the process asked for, then by pid.
+    pub reports: Vec<ChainsReport>,
+    /// Address spaces in its anon_vmas that are not among them: being forked or exiting, or gone
+    /// before they were asked.
+    pub unread: u64,
+}
+
+/// Why a family could not be read.
+#[derive(Debug)]
+pub enum Failure {
+    /// The module gave no report.
+    Report(Error),
+    /// Pids of reports mean nothing here.
+    Namespace,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Report(error)
+    }
+}
+
+impl Family {
+    /// Asks the module for all of them. What has exited meanwhile is left out.
+    pub fn ask(client: &Client, pid: u32) -> Result<Self, Failure> {
+        let anon = client.anon_vma(pid)?;
+        let inside = fs::read_link("/proc/self/ns/pid");
+        if inside.is_ok_and(|name| name.as_os_str() != INITIAL) {
+            return Err(Failure::Namespace);
+        }
+        let asked = anon.header.pid;
+        let members = || anon.anon_vmas.values().flat_map(|group| &group.member);
+        let mut pids: BTreeSet<u32> = members().map(|member| member.pid).collect();
+        pids.extend(descendants(asked));
+        pids.remove(&asked);
+        pids.remove(&0);
+        let mut reports = vec![client.chains(asked)?];
+        for pid in pids {
+            match client.chains(pid) {
+                Ok(report) => reports.push(report),
+                Err(error) if error.errno() == Some("ESRCH") => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut family = Self::of(reports);
+        let read: BTreeSet<Id> = family.reports.iter().map(|of| of.summary.mm).collect();
+        let seen: BTreeSet<Id> = members().map(|member| member.mm).collect();
+        family.unread = seen.difference(&read).count() as u64;
+        Ok(family)
+    }
+
+    /// Reports that were saved, one behind the other.
+    pub fn parse(text: &[u8]) -> Result<Self, Error> {
+        ChainsReport::parse_all(text).map(Self::of)
+    }
+
+    /// Processes with one address space (vfork, CLONE_VM) are told once.
+    fn of(mut reports: Vec<ChainsReport>) -> Self {
+        let mut seen = BTreeSet::new();
+        reports.retain(|report| seen.insert(report.summary.mm));
+        Self { reports, unread: 0 }
+    }
+
+    /// The header of the process asked for.
+    pub fn header(&self) -> Option<&Header> {
+        self.reports.first().map(|report| &report.header)
+    }
+
+    /// Times that something was not found again after a pause of the module.
+    pub fn moved(&self) -> u64 {
+        self.reports
+            .iter()
+            .map(|report| report.summary.moved)
+            .fold(0, u64::saturating_add)
+    }
+}
+
+/// Parent of each process; those that vanish while they are looked at are left out.
+pub fn parents() -> BTreeMap<u32, u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parent = |pid: u32| {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        // The name stands in parentheses, and may have some.
+        let (_, rest) = stat.rsplit_once(')')?;
+        rest.split_whitespace().nth(1)?.parse().ok()
+    };
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, parent(pid)?)))
+        .collect()
+}
+
+fn descendants(of: u32) -> Vec<u32> {
+    let parents = parents();
+    let is_below = |pid: &u32| {
+        let mut at = *pid;
+        // A pid used again meanwhile could close a circle.
+        for _ in 0..parents.len() {
+            match parents.get(&at) {
+                Some(parent) if *parent == of => return true,
+                Some(parent) => at = *parent,
+                None => return false,
+            }
+        }
+        false
+    };
+    parents.keys().copied().filter(is_below).collect()
+}
