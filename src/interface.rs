@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 use crate::{
+    events,
     object::{
         debugfs::{Dir, File, FileOps},
         hold::Lock,
@@ -32,6 +33,7 @@ const MAX_REQUEST: usize = 63;
 /// The module's files; dropping this removes them.
 pub(crate) struct Interface {
     _files: [File<Entry>; 6],
+    _events: events::Files,
 }
 
 impl Interface {
@@ -41,6 +43,7 @@ impl Interface {
         let attached = Arc::pin_init(Attached::new(top.clone()), GFP_KERNEL)?;
         let file = |name, entry| File::new(name, &top, entry);
         Ok(Self {
+            _events: events::Files::new(&top)?,
             _files: [
                 file(c"version", Entry::Version)?,
                 file(c"attach", Entry::Attach(attached.clone()))?,

@@ -16,6 +16,8 @@
 //!
 //! and apart from those, never together with one of them: a socket's spinlock, then none
 //! ([`socket::SockGuard`]); a queue's lock ([`skb::QueueGuard`]).
+//!
+//! Events are written without any lock, from wherever they happen ([`ring`]).
 
 pub(crate) mod anon_vma;
 pub(crate) mod debugfs;
@@ -26,8 +28,11 @@ pub(crate) mod layout;
 pub(crate) mod mm;
 pub(crate) mod page;
 pub(crate) mod process;
+pub(crate) mod ring;
 pub(crate) mod skb;
 pub(crate) mod socket;
+pub(crate) mod source;
+pub(crate) mod waker;
 
 use kernel::{alloc::Flags, prelude::*};
 

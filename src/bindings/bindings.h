@@ -6,6 +6,7 @@
 #include <linux/mm.h>
 #include <linux/rmap.h>
 
+#include "events.h"
 #include "pages.h"
 #include "shims.h"
 #include "sockets.h"

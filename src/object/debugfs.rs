@@ -45,6 +45,32 @@ pub(crate) trait FileOps: Send + Sync + Sized + 'static {
 
     /// Takes one write, all of it or none.
     fn write(open: &mut Self::Open, from: UserSliceReader) -> Result<()>;
+
+    /// Whether [`Self::poll`] is to be asked; else poll() says that the file is always ready.
+    const POLLS: bool = false;
+
+    /// Whether there is something to read now. Whatever will change that is joined first.
+    fn poll(_open: &mut Self::Open, _wait: &PollWait<'_>) -> bool {
+        true
+    }
+}
+
+/// A poll() under way, for what it is to wait for.
+///
+/// # Invariants
+///
+/// The file is open; the table is null or valid. Both for the lifetime.
+pub(crate) struct PollWait<'a> {
+    file: *mut bindings::file,
+    table: *mut bindings::poll_table_struct,
+    _lifetime: PhantomData<&'a ()>,
+}
+
+impl PollWait<'_> {
+    /// The file and the table.
+    pub(super) fn raw(&self) -> (*mut bindings::file, *mut bindings::poll_table_struct) {
+        (self.file, self.table)
+    }
 }
 
 /// A folder, there as long as this is.
@@ -199,6 +225,7 @@ impl<T: FileOps> Table<T> {
         release: Some(Self::release),
         read: Some(Self::read),
         write: Some(Self::write),
+        poll: if T::POLLS { Some(Self::poll) } else { None },
         // SAFETY: All zeroes is a table of operations without any.
         ..unsafe { mem::MaybeUninit::zeroed().assume_init() }
     };
@@ -283,6 +310,29 @@ impl<T: FileOps> Table<T> {
         match result {
             Ok(()) => len as isize,
             Err(err) => err.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called for an open file.
+    unsafe extern "C" fn poll(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) -> bindings::__poll_t {
+        // SAFETY: open() set the private data; release() comes after this call.
+        let this = unsafe { Private::<T>::borrow((*file).private_data) };
+        // INVARIANT: Both are valid during this call.
+        let wait = PollWait {
+            file,
+            table,
+            _lifetime: PhantomData,
+        };
+        let writable = bindings::POLLOUT | bindings::POLLWRNORM;
+        if T::poll(&mut this.open.lock(), &wait) {
+            bindings::POLLIN | bindings::POLLRDNORM | writable
+        } else {
+            writable
         }
     }
 }

@@ -5,7 +5,7 @@
 //! C headers: [`include/linux/pid.h`](srctree/include/linux/pid.h),
 //! [`include/linux/sched.h`](srctree/include/linux/sched.h)
 
-use super::{id::Id, mm::AddressSpace};
+use super::{id::Id, mm::AddressSpace, ring::Pids};
 use crate::bindings;
 use core::ptr::{self, NonNull};
 use kernel::{
@@ -153,6 +153,12 @@ impl Process {
                 None => return Err(Gone::Exited),
             }
         }
+    }
+
+    /// Puts the processes that descend from it now into a set.
+    pub(super) fn mark_descendants(&self, pids: &Pids) {
+        // The reference keeps the pid.
+        pids.add_descendants(self.tgid.as_ptr());
     }
 
     /// The place in the process tree from which relations are told.

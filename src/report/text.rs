@@ -28,6 +28,11 @@ impl Text {
         self.0.clear();
     }
 
+    /// Forgets what was written after the first `len` bytes.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
     /// Begins a record.
     pub(crate) fn record(&mut self, kind: &str) -> Line<'_> {
         let mut line = Line {
@@ -191,6 +196,21 @@ impl Line<'_> {
         }
         self.push(rest);
         self.push(b"\"");
+        self
+    }
+
+    /// Numbers with commas between; `none` if there are none.
+    pub(crate) fn numbers(mut self, key: &str, numbers: &[u32]) -> Self {
+        self.key(key);
+        if numbers.is_empty() {
+            self.push(b"none");
+        }
+        for (at, number) in numbers.iter().enumerate() {
+            if at > 0 {
+                self.push(b",");
+            }
+            self.digits((*number).into(), 10, 1);
+        }
         self
     }
 

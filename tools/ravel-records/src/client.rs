@@ -139,7 +139,7 @@ impl Client {
         self.read(&format!("{pid}/{report}"))
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
         let path = self.root.join(name);
         match File::open(&path) {
             Ok(file) => read(file).into_text(&path),
@@ -148,12 +148,16 @@ impl Client {
     }
 
     fn write(&self, name: &str, pid: u32) -> Result<(), Error> {
+        self.order(name, &pid.to_string())
+    }
+
+    pub(crate) fn order(&self, name: &str, request: &str) -> Result<(), Error> {
         let path = self.root.join(name);
         // One write: the module takes each for a request of its own.
         let written = File::options()
             .write(true)
             .open(&path)
-            .and_then(|mut file| file.write_all(pid.to_string().as_bytes()));
+            .and_then(|mut file| file.write_all(request.as_bytes()));
         written.map_err(|source| Error::Io { path, source })
     }
 }

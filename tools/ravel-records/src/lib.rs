@@ -31,6 +31,8 @@ pub mod client;
 mod control;
 mod cow;
 mod error;
+mod events;
+mod events_client;
 mod line;
 mod page;
 mod skbs;
@@ -44,6 +46,11 @@ pub use chains::{Chain, ChainsReport, ChainsSummary, Link, Run};
 pub use control::{Attached, AttachedProcess, AttachedSummary, Version};
 pub use cow::{Cow, CowReport, CowSummary, PageCounts, Share};
 pub use error::{Error, ReportError};
+pub use events::{
+    Batch, BatchHeader, BatchSummary, Event, Exec, Exit, Failed, FailedHeader, FailedSummary, Fork,
+    Loss, Source, Sources, Stream, Streams, StreamsSummary,
+};
+pub use events_client::Reader;
 pub use line::{Line, Value};
 pub use page::{Mapper, Page, PageReport, PageSummary};
 pub use skbs::{Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
@@ -51,5 +58,5 @@ pub use sockets::{Peer, Socket, SocketDetail, SocketsReport, SocketsSummary, Tcp
 pub use value::{EtherType, Hex, Id, Linger, Offset, SocketFlags, Text, Timer};
 pub use words::{
     Family, Fin, MemberState, PageKind, ProcessState, Protocol, QueueName, Relation, ReportName,
-    Shutdown, SkState, SocketKind, SocketState, TcpTimer,
+    Scope, Shutdown, SkState, SocketKind, SocketState, TcpTimer,
 };

@@ -40,6 +40,19 @@ impl FromValue for bool {
     }
 }
 
+/// Numbers with commas between.
+impl FromValue for Vec<u32> {
+    fn from_value(value: &Value<'_>) -> Result<Self, String> {
+        match bare(value)? {
+            "none" => Ok(Self::new()),
+            text => text
+                .split(',')
+                .map(|number| u32::from_value(&Value::Bare(number)))
+                .collect(),
+        }
+    }
+}
+
 /// A word that has no fixed set of values, such as `perms`.
 impl FromValue for String {
     fn from_value(value: &Value<'_>) -> Result<Self, String> {

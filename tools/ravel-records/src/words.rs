@@ -94,6 +94,24 @@ words! {
         Query = "query",
         /// In a `summary`: the list of attached processes.
         Attached = "attached",
+        /// In a `summary`: a batch of events.
+        Events = "events",
+        /// In a `summary`: the list of events that failed.
+        Failed = "failed",
+        /// In a `summary`: the list of streams.
+        Streams = "streams",
+        /// In a `summary`: the list of sources of events.
+        Sources = "sources",
+    }
+
+    /// Whose events a stream has.
+    Scope {
+        /// Everyone's.
+        All = "all",
+        /// One process'.
+        One = "pid",
+        /// A process' and its descendants'.
+        Tree = "tree",
     }
 
     /// Whether a member's process can be named.

@@ -3,11 +3,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use ravel_records::{
-    AnonVmaReport, Attached, ChainsReport, CowReport, Line, PageReport, SkbsReport, SocketsReport,
-    Value, Version,
+    AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Failed, Line, PageReport, SkbsReport,
+    SocketsReport, Sources, Streams, Value, Version,
 };
 
-const SAMPLES: [&[u8]; 7] = [
+const SAMPLES: [&[u8]; 9] = [
     include_bytes!("samples/anon-bgsave-child.txt"),
     include_bytes!("samples/anon-mprotect-split.txt"),
     include_bytes!("samples/sockets-half-closed.txt"),
@@ -15,6 +15,8 @@ const SAMPLES: [&[u8]; 7] = [
     include_bytes!("samples/page-forked.txt"),
     include_bytes!("samples/cow-bgsave-child.txt"),
     include_bytes!("samples/chains-three-generations.txt"),
+    include_bytes!("samples/events-batch.txt"),
+    include_bytes!("samples/streams.txt"),
 ];
 
 /// Reads a text as everything; whatever is read must also go to JSON.
@@ -47,6 +49,10 @@ fn read_all(text: &[u8]) {
     });
     let _ = Version::parse(text);
     let _ = Attached::parse(text);
+    let _ = Batch::parse(text).map(|batch| serde_json::to_string(&batch).unwrap());
+    let _ = Failed::parse(text).map(|failed| serde_json::to_string(&failed).unwrap());
+    let _ = Streams::parse(text).map(|streams| serde_json::to_string(&streams).unwrap());
+    let _ = Sources::parse(text);
 }
 
 /// A string as the module quotes it.

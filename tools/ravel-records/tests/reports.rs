@@ -1,9 +1,9 @@
 //! Whole reports, as samples by hand: what is read from them, and what is refused.
 
 use ravel_records::{
-    AnonVmaReport, Attached, ChainsReport, CowReport, Error, EtherType, FORMAT, Linger,
-    MemberState, Offset, PageKind, PageReport, ProcessState, Protocol, QueueName, Relation,
-    Shutdown, SkState, SkbsReport, SocketsReport, Version,
+    AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Error, EtherType, Event, FORMAT,
+    Failed, Linger, MemberState, Offset, PageKind, PageReport, ProcessState, Protocol, QueueName,
+    Relation, Scope, Shutdown, SkState, SkbsReport, SocketsReport, Sources, Streams, Version,
 };
 
 const ANON: &str = include_str!("samples/anon-bgsave-child.txt");
@@ -13,6 +13,8 @@ const SKBS: &str = include_str!("samples/skbs-udp.txt");
 const PAGE: &str = include_str!("samples/page-forked.txt");
 const COW: &str = include_str!("samples/cow-bgsave-child.txt");
 const CHAINS: &str = include_str!("samples/chains-three-generations.txt");
+const BATCH: &str = include_str!("samples/events-batch.txt");
+const STREAMS: &str = include_str!("samples/streams.txt");
 
 fn reason(text: &str) -> String {
     AnonVmaReport::parse(text.as_bytes())
@@ -399,4 +401,73 @@ fn chains() {
         assert!(error.to_string().contains(expected), "{error}");
     }
     assert!(ChainsReport::parse_all(b"").is_err());
+}
+
+#[test]
+fn batch() {
+    let batch = Batch::parse(BATCH.as_bytes()).unwrap();
+    assert_eq!(batch.header.stream, "jobs");
+    assert_eq!(batch.header.deadline, 4_142_731_000_000);
+    let Event::Fork(fork) = &batch.events[0] else {
+        panic!("{batch:?}");
+    };
+    assert_eq!((fork.pid, fork.tid, fork.child), (812, 815, 901));
+    assert_eq!(fork.comm, "queue \"worker\"");
+    assert_eq!(fork.line, [801, 1]);
+    let counts: Vec<u64> = batch.events.iter().map(Event::count).collect();
+    assert_eq!(counts, [1, 1, 120, 1, 1, 1]);
+    let Event::Exit(exit) = &batch.events[5] else {
+        panic!("{batch:?}");
+    };
+    assert_eq!(exit.line, [0u32; 0]);
+    // A kind that a later module may have is passed over, and so is a key.
+    let later = BATCH.replace("exec seq=8", "rename seq=8");
+    let later = later.replace("code=3", "code=3 colour=red");
+    assert_eq!(Batch::parse(later.as_bytes()).unwrap().events.len(), 5);
+    let json = serde_json::to_string(&batch).unwrap();
+    assert!(json.contains(r#"{"event":"loss","seq":9,"#), "{json}");
+    assert_eq!(serde_json::from_str::<Batch>(&json).unwrap(), batch);
+}
+
+#[test]
+fn batches_that_are_none() {
+    for (old, new, reason) in [
+        ("lost=120", "lost=121", "121 lost, the records say 120"),
+        ("records=6", "records=7", "counts 7 records"),
+        ("seq=130", "seq=129", "129 behind 129"),
+        ("line=2 ", "line=2, ", "`line` is not a u32"),
+        (
+            "batch stream",
+            "failed stream",
+            "`failed` where `batch` belongs",
+        ),
+        ("format=1", "format=2", "format version 2"),
+        ("summary report=events", "#", "no kind"),
+    ] {
+        let error = Batch::parse(BATCH.replacen(old, new, 1).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(reason), "{old}: {error}");
+    }
+    let cut = &BATCH[..BATCH.len() - 60];
+    assert!(matches!(
+        Batch::parse(cut.as_bytes()),
+        Err(Error::Cut { .. })
+    ));
+}
+
+#[test]
+fn failed_streams_and_sources() {
+    let failed = BATCH
+        .replace("batch stream", "failed stream")
+        .replace("report=events", "report=failed");
+    assert_eq!(Failed::parse(failed.as_bytes()).unwrap().events.len(), 6);
+    let streams = Streams::parse(STREAMS.as_bytes()).unwrap();
+    assert_eq!(streams.streams[0].scope, Scope::Tree);
+    assert_eq!(streams.streams[1].waiting, 10);
+    let sources = "source name=fork tracepoint=sched_process_fork found=0\n\
+        summary report=sources sources=1 missing=1 cut=0\n";
+    let sources = Sources::parse(sources.as_bytes()).unwrap().sources;
+    assert_eq!(
+        (sources[0].name.as_str(), sources[0].found),
+        ("fork", false)
+    );
 }

@@ -18,6 +18,7 @@ mod process;
 mod random;
 mod report;
 mod ss;
+mod stream;
 #[allow(unsafe_code)]
 mod sys;
 mod tests;

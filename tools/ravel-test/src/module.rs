@@ -216,8 +216,9 @@ pub fn folders() -> Result<Vec<sys::Pid>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir(DIR)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            let name = entry.file_name();
+        let name = entry.file_name();
+        // The streams' folder is always there.
+        if entry.file_type()?.is_dir() && name != "events" {
             let pid = name.to_str().and_then(|n| n.parse().ok());
             pids.push(pid.with_context(|| format!("folder {name:?} is no pid"))?);
         }

@@ -217,6 +217,41 @@ pub fn gettid() -> Pid {
     unsafe { libc::gettid() }
 }
 
+/// Has the calling thread run on one CPU only.
+pub fn run_on(cpu: usize) -> io::Result<()> {
+    // SAFETY: All-zero is an empty set, and it is ours.
+    unsafe {
+        let mut set: libc::cpu_set_t = zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        cvt(libc::sched_setaffinity(
+            0,
+            size_of_val(&set),
+            &raw const set,
+        ))
+        .map(drop)
+    }
+}
+
+/// Nanoseconds since boot, suspended time too.
+pub fn boot_ns() -> io::Result<u64> {
+    // SAFETY: All-zero is a valid timespec, and it is ours.
+    let mut time: libc::timespec = unsafe { zeroed() };
+    cvt(unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) })?;
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// What of `events` the descriptor has within `timeout_ms`, and what poll() tells unasked.
+pub fn poll_for(fd: &impl AsRawFd, events: i16, timeout_ms: i32) -> io::Result<i16> {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    // SAFETY: One pollfd, ours.
+    cvt(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) })?;
+    Ok(poll.revents)
+}
+
 /// A descriptor that is readable once the process has ended.
 pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: No memory is involved; a descriptor that the kernel gave is ours.

@@ -57,15 +57,17 @@ fn files_are_the_documented_ones_mode_0600_of_root() -> Result<()> {
     }
     found.retain(|path| path.is_file());
     found.sort();
-    let mut want: Vec<_> = ["attach", "attached", "detach", "locks", "query", "version"]
-        .iter()
-        .map(|name| format!("{DIR}/{name}").into())
-        .chain(
-            REPORTS
-                .iter()
-                .map(|name| std::path::PathBuf::from(format!("{folder}/{name}"))),
-        )
-        .collect();
+    let mut want: Vec<_> = [
+        "attach", "attached", "detach", "locks", "query", "sources", "streams", "version",
+    ]
+    .iter()
+    .map(|name| format!("{DIR}/{name}").into())
+    .chain(
+        REPORTS
+            .iter()
+            .map(|name| std::path::PathBuf::from(format!("{folder}/{name}"))),
+    )
+    .collect();
     want.sort();
     check_eq!(found, want, "files");
     for path in found {

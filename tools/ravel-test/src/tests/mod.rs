@@ -13,6 +13,12 @@ mod cli;
 mod concurrency;
 mod cost;
 mod cow;
+mod events;
+mod events_failed;
+mod events_leases;
+mod events_lost;
+mod events_poll;
+mod events_streams;
 mod facts;
 mod family;
 mod faults;
@@ -53,6 +59,12 @@ pub const ALL: &[&[Test]] = &[
     queued::TESTS,
     facts::TESTS,
     skbs::TESTS,
+    events::TESTS,
+    events_lost::TESTS,
+    events_streams::TESTS,
+    events_leases::TESTS,
+    events_failed::TESTS,
+    events_poll::TESTS,
     cli::TESTS,
     concurrency::TESTS,
     lifecycle::TESTS,

@@ -28,7 +28,9 @@ tests!("privilege":
     no_output_holds_a_kernel_address [120 s],
 );
 
-const FILES: &[&str] = &["version", "attached", "attach", "detach", "locks", "query"];
+const FILES: &[&str] = &[
+    "version", "attached", "attach", "detach", "locks", "query", "sources", "streams",
+];
 
 /// Tries all files in each way: all must be refused with one of these errnos.
 fn check_refused(folder: Pid, errnos: &[i32]) -> Result<()> {

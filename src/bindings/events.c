@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/binfmts.h>
+#include <linux/bitops.h>
+#include <linux/hrtimer.h>
+#include <linux/irq_work.h>
+#include <linux/pid.h>
+#include <linux/poll.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/timekeeping.h>
+#include <linux/tracepoint.h>
+#include <linux/wait.h>
+#include <trace/events/sched.h>
+
+#include "events.h"
+
+static_assert(sizeof(struct ravel_event) == 160);
+
+u64 ravel_boot_ns(void)
+{
+	return ktime_get_boot_fast_ns();
+}
+
+/* RCU is held, and `task` kept. The group leader of its parent; NULL at the line's end, or where it is cut. */
+static struct task_struct *parent_of(struct task_struct *task)
+{
+	struct task_struct *parent;
+
+	/* A task that was released may have a stale parent; see descends() in object/process.rs. */
+	if (!pid_alive(task))
+		return NULL;
+	parent = READ_ONCE(rcu_dereference(task->real_parent)->group_leader);
+	return parent == task ? NULL : parent;
+}
+
+/* `task` is current. */
+static void fill(struct ravel_event *event, u32 kind, struct task_struct *task)
+{
+	struct task_struct *parent;
+
+	*event = (struct ravel_event) {
+		.kind = kind,
+		.pid = task->tgid,
+		.tid = task->pid,
+	};
+	rcu_read_lock();
+	event->born = READ_ONCE(task->group_leader)->start_boottime;
+	/* Another thread may rename itself at any time; the last byte is always 0. */
+	memcpy(event->comm, READ_ONCE(task->group_leader)->comm, sizeof(event->comm));
+	for (parent = parent_of(task); parent && parent->tgid; parent = parent_of(parent)) {
+		event->line[event->lines++] = parent->tgid;
+		if (event->lines == RAVEL_EVENT_LINE)
+			break;
+	}
+	rcu_read_unlock();
+}
+
+/* Interrupts off: an event of an interrupt on this CPU comes before or after this one, never amid. */
+static void push(void *sink, struct ravel_event *event)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	ravel_sink_push(sink, smp_processor_id(), event);
+	local_irq_restore(flags);
+}
+
+/* The child is not yet awake. */
+static void probe_fork(void *sink, struct task_struct *parent, struct task_struct *child)
+{
+	struct ravel_event event;
+
+	if (child->tgid == parent->tgid)
+		return;
+	if (!ravel_sink_forked(sink, parent->tgid, child->tgid))
+		return;
+	fill(&event, RAVEL_EVENT_FORK, parent);
+	event.child = child->tgid;
+	event.child_born = child->start_boottime;
+	push(sink, &event);
+}
+
+static void probe_exec(void *sink, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
+{
+	struct ravel_event event;
+
+	if (!ravel_sink_wants(sink, RAVEL_EVENT_EXEC, task->tgid))
+		return;
+	fill(&event, RAVEL_EVENT_EXEC, task);
+	event.file_cut = strscpy((char *)event.file, bprm->filename, sizeof(event.file)) < 0;
+	push(sink, &event);
+}
+
+/* The process' last thread ends. The status is that which wait() will tell. */
+static void probe_exit(void *sink, struct task_struct *task, bool group_dead)
+{
+	struct signal_struct *signal = task->signal;
+	struct ravel_event event;
+
+	if (!group_dead || !ravel_sink_wants(sink, RAVEL_EVENT_EXIT, task->tgid))
+		return;
+	fill(&event, RAVEL_EVENT_EXIT, task);
+	event.status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code :
+							   task->group_leader->exit_code;
+	push(sink, &event);
+}
+
+/* The prototypes are the tracepoints' own. */
+static void __maybe_unused check_prototypes(void)
+{
+	check_trace_callback_type_sched_process_fork(probe_fork);
+	check_trace_callback_type_sched_process_exec(probe_exec);
+	check_trace_callback_type_sched_process_exit(probe_exit);
+}
+
+static void *const probes[RAVEL_EVENT_KINDS] = {
+	[RAVEL_EVENT_FORK] = probe_fork,
+	[RAVEL_EVENT_EXEC] = probe_exec,
+	[RAVEL_EVENT_EXIT] = probe_exit,
+};
+
+struct search {
+	const char *name;
+	struct tracepoint *found;
+};
+
+static void compare(struct tracepoint *tp, void *priv)
+{
+	struct search *search = priv;
+
+	if (!strcmp(tp->name, search->name))
+		search->found = tp;
+}
+
+/* Those of the kernel proper only: they never go away. */
+void *ravel_tracepoint(const char *name)
+{
+	struct search search = { .name = name };
+
+	for_each_kernel_tracepoint(compare, &search);
+	return search.found;
+}
+
+int ravel_probe_register(void *tracepoint, u32 kind, void *sink)
+{
+	return tracepoint_probe_register(tracepoint, probes[kind], sink);
+}
+
+void ravel_probe_unregister(void *tracepoint, u32 kind, void *sink)
+{
+	tracepoint_probe_unregister(tracepoint, probes[kind], sink);
+}
+
+/* Waits until no probe runs that was unregistered before. */
+void ravel_probe_synchronize(void)
+{
+	tracepoint_synchronize_unregister();
+}
+
+void ravel_mark_descendants(struct pid *root, unsigned long *pids, u32 bits)
+{
+	struct task_struct *process, *task;
+	struct signal_struct *signal;
+
+	rcu_read_lock();
+	task = pid_task(root, PIDTYPE_TGID);
+	if (!task)
+		goto out;
+	signal = task->signal;
+	for_each_process(process) {
+		int steps = 1024;
+
+		for (task = process; task && steps--; task = parent_of(task)) {
+			if (task->signal == signal) {
+				if (process->tgid < bits)
+					set_bit(process->tgid, pids);
+				break;
+			}
+		}
+	}
+out:
+	rcu_read_unlock();
+}
+
+/* What readers of a stream wait on. */
+struct ravel_waker {
+	wait_queue_head_t wait;
+	struct irq_work work;
+	struct hrtimer timer;
+};
+
+static void wake(struct ravel_waker *waker)
+{
+	wake_up_interruptible_poll(&waker->wait, EPOLLIN | EPOLLRDNORM);
+}
+
+static void waker_work(struct irq_work *work)
+{
+	wake(container_of(work, struct ravel_waker, work));
+}
+
+static enum hrtimer_restart waker_timer(struct hrtimer *timer)
+{
+	wake(container_of(timer, struct ravel_waker, timer));
+	return HRTIMER_NORESTART;
+}
+
+struct ravel_waker *ravel_waker_new(void)
+{
+	struct ravel_waker *waker = kzalloc(sizeof(*waker), GFP_KERNEL);
+
+	if (waker) {
+		init_waitqueue_head(&waker->wait);
+		init_irq_work(&waker->work, waker_work);
+		hrtimer_setup(&waker->timer, waker_timer, CLOCK_BOOTTIME, HRTIMER_MODE_ABS_SOFT);
+	}
+	return waker;
+}
+
+/* Nobody waits any more, and nobody will wake. */
+void ravel_waker_free(struct ravel_waker *waker)
+{
+	hrtimer_cancel(&waker->timer);
+	irq_work_sync(&waker->work);
+	kfree(waker);
+}
+
+/*
+ * From any context, whatever locks are held there: looks without a lock whether somebody waits, and leaves
+ * the waking, which takes one, to an interrupt of its own. Comes after what there is to see was published.
+ */
+void ravel_waker_from_anywhere(struct ravel_waker *waker)
+{
+	if (wq_has_sleeper(&waker->wait))
+		irq_work_queue(&waker->work);
+}
+
+void ravel_waker_now(struct ravel_waker *waker)
+{
+	wake(waker);
+}
+
+/* Replaces the time set before; U64_MAX for never. */
+void ravel_waker_at(struct ravel_waker *waker, u64 time)
+{
+	if (time > KTIME_MAX)
+		hrtimer_try_to_cancel(&waker->timer);
+	else
+		hrtimer_start(&waker->timer, ns_to_ktime(time), HRTIMER_MODE_ABS_SOFT);
+}
+
+/* The caller looks afterwards whether there is something to wait for: poll_wait() has the barrier. */
+void ravel_waker_wait(struct ravel_waker *waker, struct file *file, struct poll_table_struct *table)
+{
+	poll_wait(file, &waker->wait, table);
+}

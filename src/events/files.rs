@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The files of streams, and what reading, writing and polling each of them does.
+
+use super::{
+    request::{Control, Mend, Name, Order, Request, Settings, Terms},
+    stream::Stream,
+};
+use crate::{
+    object::{
+        debugfs::{Dir, File, FileOps, PollWait},
+        source::Source,
+    },
+    report::{text::Text, CHUNK_TEXT, FORMAT},
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{Arc, Mutex},
+    uaccess::{UserSliceReader, UserSliceWriter},
+};
+
+/// How many streams there can be at once.
+const MAX_STREAMS: usize = 16;
+
+/// The files that are always there; dropping this removes them, and all streams.
+pub(crate) struct Files {
+    _files: [File<Entry>; 2],
+    _streams: Arc<Streams>,
+}
+
+impl Files {
+    /// Makes the files in `top`.
+    pub(crate) fn new(top: &Arc<Dir>) -> Result<Self> {
+        let dir = Dir::new(c"events", Some(top.clone()))?;
+        let streams = Arc::pin_init(Streams::new(dir), GFP_KERNEL)?;
+        Ok(Self {
+            _files: [
+                File::new(c"sources", top, Entry::Sources)?,
+                File::new(c"streams", top, Entry::Streams(streams.clone()))?,
+            ],
+            _streams: streams,
+        })
+    }
+}
+
+/// A file.
+enum Entry {
+    /// Which sources this kernel has.
+    Sources,
+    /// The list of streams; what is written makes and removes them.
+    Streams(Arc<Streams>),
+    /// A stream's events, leased to who reads them.
+    Events(Arc<Stream>),
+    /// A stream's failed entries.
+    Failed(Arc<Stream>),
+}
+
+/// A descriptor.
+enum Open {
+    Text(Unread),
+    Streams(Unread, Arc<Streams>),
+    Events(Reader),
+    Failed(Failed),
+}
+
+impl FileOps for Entry {
+    type Open = Open;
+
+    fn open(&self) -> Result<Open> {
+        Ok(match self {
+            Self::Sources => Open::Text(Unread::new(sources()?)),
+            Self::Streams(streams) => Open::Streams(Unread::new(streams.list()?), streams.clone()),
+            Self::Events(stream) => Open::Events(Reader::new(stream.clone())),
+            Self::Failed(stream) => Open::Failed(Failed::new(stream.clone())?),
+        })
+    }
+
+    fn read(open: &mut Open, to: &mut UserSliceWriter) -> Result<usize> {
+        match open {
+            Open::Text(text) | Open::Streams(text, _) => text.read(to),
+            Open::Events(reader) => reader.read(to),
+            Open::Failed(failed) => failed.read(to),
+        }
+    }
+
+    fn write(open: &mut Open, from: UserSliceReader) -> Result<()> {
+        match open {
+            Open::Text(_) => Err(EINVAL),
+            Open::Streams(_, streams) => match Request::read(from)?.control()? {
+                Control::Create(settings) => streams.create(settings),
+                Control::Remove(name) => streams.remove(&name),
+            },
+            Open::Events(reader) => reader.obey(Request::read(from)?.order()?),
+            Open::Failed(failed) => match Request::read(from)?.mend()? {
+                Mend::Replay(seq) => failed.stream.replay(seq),
+                Mend::Clear(seq) => failed.stream.clear(seq),
+            },
+        }
+    }
+
+    const POLLS: bool = true;
+
+    fn poll(open: &mut Open, wait: &PollWait<'_>) -> bool {
+        match open {
+            Open::Events(reader) => {
+                reader.stream.join(wait);
+                reader.is_ready()
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Which sources there are.
+fn sources() -> Result<Text> {
+    let mut text = Text::default();
+    let mut missing = 0;
+    for source in Source::ALL {
+        let found = source.is_there();
+        missing += u64::from(!found);
+        text.record("source")
+            .word("name", source.name().as_bytes())
+            .word("tracepoint", source.tracepoint().to_bytes())
+            .flag("found", found)
+            .end()?;
+    }
+    text.record("summary")
+        .word("report", b"sources")
+        .number("sources", Source::ALL.len() as u64)
+        .number("missing", missing)
+        .number("cut", 0)
+        .end()?;
+    Ok(text)
+}
+
+/// A text, and how far its reader is.
+#[derive(Default)]
+struct Unread {
+    text: Text,
+    read: usize,
+}
+
+impl Unread {
+    fn new(text: Text) -> Self {
+        Self { text, read: 0 }
+    }
+
+    fn is_done(&self) -> bool {
+        self.read == self.text.bytes().len()
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.read = 0;
+    }
+
+    /// Copies what comes next; 0 at the end.
+    fn read(&mut self, to: &mut UserSliceWriter) -> Result<usize> {
+        let rest = &self.text.bytes()[self.read..];
+        let len = rest.len().min(to.len());
+        // If the reader's buffer is bad, nothing counts as read.
+        to.write_slice(&rest[..len])?;
+        self.read += len;
+        Ok(len)
+    }
+}
+
+/// A reader of a stream. It has one batch at a time; what it has when it goes is given back.
+struct Reader {
+    stream: Arc<Stream>,
+    terms: Terms,
+    lease: Option<u64>,
+    batch: Unread,
+}
+
+impl Reader {
+    fn new(stream: Arc<Stream>) -> Self {
+        Self {
+            stream,
+            terms: Terms::default(),
+            lease: None,
+            batch: Unread::default(),
+        }
+    }
+
+    /// Reads of the batch at hand, 0 at its end until it is acknowledged or given back; else reserves one.
+    ///
+    /// `ESTALE`, once, where the deadline has passed with part of the text unread.
+    fn read(&mut self, to: &mut UserSliceWriter) -> Result<usize> {
+        if to.is_empty() {
+            return Ok(0);
+        }
+        if let Some(lease) = self.lease {
+            if self.stream.holds(lease) {
+                return self.batch.read(to);
+            }
+            let unread = !self.batch.is_done();
+            self.forget();
+            if unread {
+                return Err(ESTALE);
+            }
+        }
+        self.batch.clear();
+        self.lease = Some(self.stream.reserve(self.terms, &mut self.batch.text)?);
+        self.batch.read(to)
+    }
+
+    fn is_ready(&self) -> bool {
+        match self.lease {
+            Some(lease) if self.stream.holds(lease) => !self.batch.is_done(),
+            // To be told that it came too late.
+            Some(_) if !self.batch.is_done() => true,
+            _ => self.stream.is_ready(),
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> Result {
+        if let Order::Lease(terms) = order {
+            self.terms = terms;
+            return Ok(());
+        }
+        let lease = self.lease.ok_or(ENODATA)?;
+        let result = match order {
+            Order::Ack(upto) => self.stream.acknowledge(lease, upto),
+            Order::Release(delay) => self.stream.give_back(lease, delay).map(|()| false),
+            Order::Lease(_) => Ok(true),
+        };
+        match result {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.forget();
+                Ok(())
+            }
+            Err(err) => {
+                if err == ESTALE {
+                    self.forget();
+                }
+                Err(err)
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.lease = None;
+        self.batch.clear();
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease {
+            // Where the deadline has passed, that is done already.
+            let _ = self.stream.give_back(lease, 0);
+        }
+    }
+}
+
+/// A reader of what failed, told in chunks.
+struct Failed {
+    stream: Arc<Stream>,
+    text: Unread,
+    told: u64,
+    /// The number to go on with; none once all is told.
+    next: Option<u64>,
+}
+
+impl Failed {
+    fn new(stream: Arc<Stream>) -> Result<Self> {
+        let mut text = Text::default();
+        text.record("failed")
+            .word("stream", stream.name().bytes())
+            .number("format", FORMAT)
+            .end()?;
+        Ok(Self {
+            stream,
+            text: Unread::new(text),
+            told: 0,
+            next: Some(0),
+        })
+    }
+
+    fn read(&mut self, to: &mut UserSliceWriter) -> Result<usize> {
+        while self.text.is_done() {
+            let Some(from) = self.next else {
+                return Ok(0);
+            };
+            self.text.clear();
+            let text = &mut self.text.text;
+            let (told, next) = self.stream.tell_failed(from, CHUNK_TEXT, text)?;
+            self.told += told;
+            self.next = next;
+            if next.is_none() {
+                text.record("summary")
+                    .word("report", b"failed")
+                    .number("records", self.told)
+                    .number("cut", 0)
+                    .end()?;
+            }
+        }
+        self.text.read(to)
+    }
+}
+
+/// A stream that has a folder.
+struct Folder {
+    stream: Arc<Stream>,
+    files: Option<[File<Entry>; 2]>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.stream.stop();
+        // Removes the files. A poll() that waits looks again when it is woken, and finds them gone.
+        self.files = None;
+        self.stream.wake();
+    }
+}
+
+/// The streams.
+#[pin_data]
+struct Streams {
+    dir: Arc<Dir>,
+    #[pin]
+    folders: Mutex<KVec<Folder>>,
+}
+
+impl Streams {
+    fn new(dir: Arc<Dir>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            dir,
+            folders <- new_mutex!(KVec::new()),
+        })
+    }
+
+    fn create(&self, settings: Settings) -> Result {
+        let name = settings.name;
+        let mut folders = self.folders.lock();
+        if folders.iter().any(|folder| *folder.stream.name() == name) {
+            return Err(EEXIST);
+        }
+        if folders.len() == MAX_STREAMS {
+            return Err(ENOSPC);
+        }
+        folders.reserve(1, GFP_KERNEL)?;
+        let mut folder = Folder {
+            stream: Stream::new(settings)?,
+            files: None,
+        };
+        let dir = Dir::new(name.cstr()?, Some(self.dir.clone()))?;
+        folder.files = Some([
+            File::new(c"events", &dir, Entry::Events(folder.stream.clone()))?,
+            File::new(c"failed", &dir, Entry::Failed(folder.stream.clone()))?,
+        ]);
+        Ok(folders.push(folder, GFP_KERNEL)?)
+    }
+
+    fn remove(&self, name: &Name) -> Result {
+        let mut folders = self.folders.lock();
+        let at = folders
+            .iter()
+            .position(|folder| folder.stream.name() == name)
+            .ok_or(ENOENT)?;
+        // Dropped with the lock held: the name is free again for whoever gets the lock next.
+        drop(folders.remove(at));
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Text> {
+        let folders = self.folders.lock();
+        let mut text = Text::default();
+        for folder in folders.iter() {
+            folder.stream.tell(&mut text)?;
+        }
+        text.record("summary")
+            .word("report", b"streams")
+            .number("streams", folders.len() as u64)
+            .number("limit", MAX_STREAMS as u64)
+            .number("cut", 0)
+            .end()?;
+        Ok(text)
+    }
+}

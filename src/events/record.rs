@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Events as records.
+
+use super::store::Entry;
+use crate::{
+    object::{
+        ring::{Event, Loss},
+        source::Source,
+    },
+    report::text::{Line, Text},
+};
+use kernel::prelude::*;
+
+/// What an entry of a stream stands for.
+#[derive(Clone, Copy)]
+pub(super) enum What {
+    /// An event.
+    Event(Event),
+    /// Events that were lost.
+    Loss(Loss),
+}
+
+impl What {
+    /// How many events, and so sequence numbers, it stands for.
+    pub(super) fn events(&self) -> u64 {
+        match self {
+            Self::Event(_) => 1,
+            Self::Loss(loss) => loss.count,
+        }
+    }
+
+    /// Writes its record; `attempt`: the number of this attempt.
+    pub(super) fn tell(entry: &Entry<Self>, attempt: u32, text: &mut Text) -> Result {
+        match &entry.what {
+            Self::Event(event) => {
+                let source = source(event);
+                let line = head(text.record(source.name()), entry, attempt)
+                    .number("time", event.time)
+                    .number("cpu", event.cpu.into())
+                    .number("pid", event.pid.into())
+                    .number("tid", event.tid.into())
+                    .number("born", event.born)
+                    .string("comm", until_nul(&event.comm))
+                    .numbers("line", &event.line[..usize::from(event.lines)]);
+                match source {
+                    Source::Fork => line
+                        .number("child", event.child.into())
+                        .number("child_born", event.child_born),
+                    Source::Exec => line
+                        .string("file", until_nul(&event.file))
+                        .flag("file_cut", event.file_cut != 0),
+                    Source::Exit => line
+                        .number("code", (event.status >> 8 & 0xff).into())
+                        .number("signal", (event.status & 0x7f).into())
+                        .flag("core", event.status & 0x80 != 0),
+                }
+                .end()
+            }
+            Self::Loss(loss) => head(text.record("loss"), entry, attempt)
+                .number("time", loss.first)
+                .number("last", loss.last)
+                .number("cpu", loss.cpu.into())
+                .number("count", loss.count)
+                .end(),
+        }
+    }
+}
+
+fn head<'t>(line: Line<'t>, entry: &Entry<What>, attempt: u32) -> Line<'t> {
+    line.number("seq", entry.seq)
+        .number("attempt", attempt.into())
+}
+
+fn source(event: &Event) -> Source {
+    let found = Source::ALL
+        .into_iter()
+        .find(|source| source.kind() == event.kind);
+    // Probes write no other kinds.
+    found.unwrap_or(Source::Exit)
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or(bytes)
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A stream: its rings, its store, and what its readers do with them.
+
+use super::{
+    record::What,
+    request::{Name, Settings, Terms, Who},
+    store::{Ended, Entry, Lease, Store},
+};
+use crate::{
+    object::{
+        debugfs::PollWait,
+        process::Process,
+        ring::{boot_ns, Filter, Gatherer, Loss, Pids, Sink, Taken, EVENT_SIZE},
+        source::{Probes, Source},
+    },
+    report::{gfp, text::Text, FORMAT},
+};
+use core::mem::size_of;
+use kernel::{
+    cpu::nr_cpu_ids,
+    new_mutex,
+    prelude::*,
+    sync::{atomic::Atomic, Arc, Mutex},
+};
+
+/// How many leases a stream can have at once.
+const LEASES: usize = 64;
+
+/// A stream.
+#[pin_data]
+pub(super) struct Stream {
+    name: Name,
+    settings: Settings,
+    /// Bytes that it takes for events, and for its filter.
+    memory: usize,
+    /// The process that it is about, by its number in the initial pid namespace; 0 for all.
+    pid: i32,
+    /// While events are taken in; none once the stream is removed.
+    #[pin]
+    probes: Mutex<Option<Probes>>,
+    sink: Arc<Sink>,
+    #[pin]
+    state: Mutex<State>,
+}
+
+/// What the lock guards.
+struct State {
+    gatherer: Gatherer,
+    store: Store<What, KVVec<Entry<What>>, KVec<Lease>>,
+    /// The last sequence number given: how many events have happened, but for those still in the rings.
+    seq: u64,
+    /// Of these, how many were lost.
+    lost: u64,
+    /// Entries acknowledged.
+    acked: u64,
+    /// Failed entries cleared.
+    cleared: u64,
+}
+
+impl State {
+    /// Moves what lies in the rings to the store, as far as there is room.
+    fn gather(&mut self, sink: &Sink) {
+        let Self {
+            gatherer,
+            store,
+            seq,
+            lost,
+            ..
+        } = self;
+        let room = core::cell::Cell::new(store.room());
+        sink.gather(
+            gatherer,
+            || room.get() > 0,
+            |time, taken| {
+                let what = match taken {
+                    Taken::Event(event) => {
+                        What::Event(crate::object::ring::Event { time, ..*event })
+                    }
+                    Taken::Loss(loss) => {
+                        *lost += loss.count;
+                        What::Loss(Loss {
+                            first: time,
+                            last: loss.last.max(time),
+                            ..loss
+                        })
+                    }
+                };
+                let events = what.events();
+                room.set(room.get() - 1);
+                store.push(*seq + 1, what);
+                *seq += events;
+            },
+        );
+    }
+}
+
+impl Stream {
+    /// A stream that takes in events from now on.
+    pub(super) fn new(settings: Settings) -> Result<Arc<Self>> {
+        let half = settings.bytes / 2;
+        let ring = half / nr_cpu_ids() as usize / EVENT_SIZE;
+        let places = half / size_of::<Entry<What>>();
+        // On a machine of very many CPUs.
+        if ring < 8 {
+            return Err(EINVAL);
+        }
+        let mut memory =
+            ring * EVENT_SIZE * nr_cpu_ids() as usize + places * size_of::<Entry<What>>();
+        let root = match settings.who {
+            Who::All => None,
+            Who::One(pid) | Who::Tree(pid) => Some(Process::find(pid)?),
+        };
+        let pid = root.as_ref().map_or(0, Process::nr);
+        let filter = match settings.who {
+            Who::All => Filter::All,
+            Who::One(_) => Filter::One(Atomic::new(pid as u32)),
+            Who::Tree(_) => {
+                memory += Pids::SIZE;
+                Filter::Tree(Pids::new()?)
+            }
+        };
+        let empty = Entry::free(What::Loss(Loss::default()));
+        let places = KVVec::from_elem(empty, places, gfp())?;
+        let leases = KVec::from_elem(Lease::FREE, LEASES, GFP_KERNEL)?;
+        let state = State {
+            gatherer: Gatherer::new()?,
+            store: Store::new(places, leases, settings.attempts),
+            seq: 0,
+            lost: 0,
+            acked: 0,
+            cleared: 0,
+        };
+        let sink = Arc::new(Sink::new(ring, settings.kinds, filter)?, GFP_KERNEL)?;
+        let shared = sink.clone();
+        let stream = Arc::pin_init(
+            pin_init!(Self {
+                name: settings.name,
+                memory,
+                pid,
+                probes <- new_mutex!(None),
+                sink: shared,
+                state <- new_mutex!(state),
+                settings,
+            }),
+            GFP_KERNEL,
+        )?;
+        // Last of all: from here on events come.
+        *stream.probes.lock() = Some(Probes::new(sink, root.as_ref())?);
+        Ok(stream)
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Takes in nothing more. What is under way has ended when this returns.
+    pub(super) fn stop(&self) {
+        drop(self.probes.lock().take());
+    }
+
+    /// Wakes who waits.
+    pub(super) fn wake(&self) {
+        self.sink.waker().wake();
+    }
+
+    /// Has poll() wait for what changes in the stream.
+    pub(super) fn join(&self, wait: &PollWait<'_>) {
+        self.sink.waker().join(wait);
+    }
+
+    /// Everything that is asked of the stream begins by bringing it up to date.
+    fn with<R>(&self, f: impl FnOnce(&mut State, u64) -> R) -> R {
+        let mut state = self.state.lock();
+        let now = boot_ns();
+        state.store.tick(now);
+        state.gather(&self.sink);
+        let result = f(&mut state, now);
+        self.sink.waker().wake_at(state.store.next_due());
+        result
+    }
+
+    /// The same, where others may find something ready for it.
+    fn change<R>(&self, f: impl FnOnce(&mut State, u64) -> R) -> R {
+        let result = self.with(f);
+        self.wake();
+        result
+    }
+
+    /// Whether a lease holds.
+    pub(super) fn holds(&self, lease: u64) -> bool {
+        self.with(|state, _| state.store.holds(lease))
+    }
+
+    /// Whether there is something to reserve.
+    pub(super) fn is_ready(&self) -> bool {
+        self.with(|state, _| state.store.is_ready())
+    }
+
+    /// Reserves a batch and writes it down: its lease.
+    ///
+    /// `EAGAIN` where nothing is ready, `EBUSY` where too many have leases. Whatever fails, nothing is reserved.
+    pub(super) fn reserve(&self, terms: Terms, text: &mut Text) -> Result<u64> {
+        self.with(|state, now| {
+            let store = &mut state.store;
+            if !store.is_ready() {
+                return Err(EAGAIN);
+            }
+            if !store.has_lease() {
+                return Err(EBUSY);
+            }
+            let deadline = now + terms.time;
+            text.record("batch")
+                .word("stream", self.name.bytes())
+                .number("format", FORMAT)
+                .number("deadline", deadline)
+                .number("attempts", self.settings.attempts.into())
+                .end()?;
+            let begin = text.bytes().len();
+            let (mut records, mut lost) = (0, 0);
+            for entry in store.ready().take(terms.events as usize) {
+                let before = text.bytes().len();
+                What::tell(entry, entry.attempts + 1, text)?;
+                if text.bytes().len() - begin > terms.bytes && records > 0 {
+                    text.truncate(before);
+                    break;
+                }
+                records += 1;
+                if let What::Loss(loss) = entry.what {
+                    lost += loss.count;
+                }
+            }
+            text.record("summary")
+                .word("report", b"events")
+                .number("records", records.into())
+                .number("lost", lost)
+                .number("cut", 0)
+                .end()?;
+            store.lease(records, deadline).ok_or(EAGAIN)
+        })
+    }
+
+    /// Acknowledges a batch, up to a number or all of it: whether anything of it is left.
+    ///
+    /// `ESTALE` where the lease has ended, `ENOENT` where it has no such record.
+    pub(super) fn acknowledge(&self, lease: u64, upto: Option<u64>) -> Result<bool> {
+        self.change(|state, _| {
+            let done = state.store.acknowledge(lease, upto).map_err(stale)?;
+            state.acked += done.ok_or(ENOENT)?;
+            Ok(state.store.holds(lease))
+        })
+    }
+
+    /// Gives the rest of a batch back, to be ready after a time.
+    pub(super) fn give_back(&self, lease: u64, delay: u64) -> Result {
+        self.change(|state, now| {
+            let due = if delay == 0 { 0 } else { now + delay };
+            state.store.give_back(lease, due).map_err(stale)
+        })
+    }
+
+    /// Makes failed entries ready again. `ENOENT` where there is none of that number.
+    pub(super) fn replay(&self, seq: Option<u64>) -> Result {
+        self.change(|state, _| match state.store.replay(seq) {
+            0 if seq.is_some() => Err(ENOENT),
+            _ => Ok(()),
+        })
+    }
+
+    /// Forgets failed entries, likewise.
+    pub(super) fn clear(&self, seq: Option<u64>) -> Result {
+        self.change(|state, _| match state.store.clear(seq) {
+            0 if seq.is_some() => Err(ENOENT),
+            count => {
+                state.cleared += count;
+                Ok(())
+            }
+        })
+    }
+
+    /// Writes down failed entries from that number on, until the text has `bytes`: how many, and the number to
+    /// go on with, none at the end.
+    pub(super) fn tell_failed(
+        &self,
+        from: u64,
+        bytes: usize,
+        text: &mut Text,
+    ) -> Result<(u64, Option<u64>)> {
+        self.with(|state, _| {
+            let mut told = 0;
+            for entry in state.store.failed(from) {
+                if text.bytes().len() >= bytes {
+                    return Ok((told, Some(entry.seq)));
+                }
+                What::tell(entry, entry.attempts, text)?;
+                told += 1;
+            }
+            Ok((told, None))
+        })
+    }
+
+    /// Writes its record in the list of streams.
+    pub(super) fn tell(&self, text: &mut Text) -> Result {
+        self.with(|state, _| {
+            let counts = state.store.counts();
+            let (waiting, losing) = self.sink.waiting(&state.gatherer);
+            let sources = Source::ALL
+                .into_iter()
+                .filter(|source| self.settings.kinds >> source.kind() & 1 == 1);
+            let scope: &[u8] = match self.settings.who {
+                Who::All => b"all",
+                Who::One(_) => b"pid",
+                Who::Tree(_) => b"tree",
+            };
+            text.record("stream")
+                .word("name", self.name.bytes())
+                .words("sources", sources.map(|source| source.name().as_bytes()))
+                .word("scope", scope)
+                .signed("pid", self.pid.into())
+                .number("bytes", self.settings.bytes as u64)
+                .number("memory", self.memory as u64)
+                .number("events", state.seq + waiting + losing)
+                .number("waiting", waiting)
+                .number("lost", state.lost + losing)
+                .number("ready", counts.ready)
+                .number("reserved", counts.reserved)
+                .number("delayed", counts.delayed)
+                .number("failed", counts.failed)
+                .number("acked", state.acked)
+                .number("cleared", state.cleared)
+                .number("leases", counts.leases)
+                .number("attempts", state.store.attempts())
+                .number("max_attempts", self.settings.attempts.into())
+                .end()
+        })
+    }
+}
+
+fn stale(_: Ended) -> Error {
+    ESTALE
+}

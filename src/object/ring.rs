@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rings that events lie in from the probe that saw them until a reader takes them, one for each CPU.
+//!
+//! A writer runs with interrupts off, and so alone on its CPU's ring: no tracepoint that ravel uses is reached
+//! from an NMI. It never waits, allocates or takes a lock. The one reader, whoever holds a stream's lock,
+//! waits for writers, each of which is between a few stores.
+//!
+//! How the reader knows that it misses nothing that is older than what it takes: a writer counts `section` up,
+//! has a full barrier, and only then reads the clock; the reader reads the clock, has a full barrier, and
+//! then waits until each section that it finds open has ended. A writer whose section it did not see has
+//! read the clock after the reader did. So all that is older than the reader's time is in the rings.
+//!
+//! Where a ring is full, what comes is counted in one of its two loss cells, the one that `epoch` names, until
+//! the reader changes the epoch; by the same waiting it knows when the writer has left the cell before. Until
+//! then nothing is put into the ring, so a loss has one place in it: `Cell::at`.
+
+use super::waker::Waker;
+use crate::bindings;
+pub(crate) use crate::bindings::ravel_event as Event;
+use core::{
+    cell::UnsafeCell,
+    ffi::c_void,
+    mem::{size_of, MaybeUninit},
+};
+use kernel::{
+    cpu::nr_cpu_ids,
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Relaxed, Release},
+        barrier::{smp_mb, Full},
+    },
+};
+
+/// Bytes of an event in a ring.
+pub(crate) const EVENT_SIZE: usize = size_of::<Event>();
+
+const _: () = assert!(EVENT_SIZE == 160);
+
+/// What one CPU could not put into its ring.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Loss {
+    /// How many events.
+    pub(crate) count: u64,
+    /// When the first of them was.
+    pub(crate) first: u64,
+    /// And the last.
+    pub(crate) last: u64,
+    /// The CPU.
+    pub(crate) cpu: u32,
+}
+
+/// What a reader takes.
+pub(crate) enum Taken<'a> {
+    /// An event.
+    Event(&'a Event),
+    /// In the place of events.
+    Loss(Loss),
+}
+
+/// A loss under way. Its writer's, while the ring's epoch names it; else the reader's.
+struct Cell {
+    count: Atomic<u64>,
+    first: Atomic<u64>,
+    last: Atomic<u64>,
+    /// `head` when it began.
+    at: Atomic<u64>,
+}
+
+impl Cell {
+    const fn new() -> Self {
+        Self {
+            count: Atomic::new(0),
+            first: Atomic::new(0),
+            last: Atomic::new(0),
+            at: Atomic::new(0),
+        }
+    }
+}
+
+type Slot = UnsafeCell<MaybeUninit<Event>>;
+
+/// What the reader alone writes, on a cache line of its own.
+#[repr(align(64))]
+struct ReaderSide {
+    tail: Atomic<u64>,
+    epoch: Atomic<u64>,
+}
+
+/// One CPU's ring.
+///
+/// # Invariants
+///
+/// Slots from `tail` to before `head` (modulo their number) hold events, and are not written. The others are
+/// the writer's.
+#[repr(align(64))]
+struct Ring {
+    /// Odd while a writer is at work.
+    section: Atomic<u64>,
+    head: Atomic<u64>,
+    /// The time of the last event: of two on one CPU the later is never the earlier by the clock.
+    time: Atomic<u64>,
+    cells: [Cell; 2],
+    slots: KVVec<Slot>,
+    reader: ReaderSide,
+}
+
+// SAFETY: Slots are accessed by the writer or the reader alone, by the type's invariant; who may be one is told at
+// `Sink::push` and `Sink::gather`.
+unsafe impl Sync for Ring {}
+
+impl Ring {
+    fn new(size: usize) -> Result<Self> {
+        let mut slots = KVVec::with_capacity(size, GFP_KERNEL | __GFP_NOWARN)?;
+        for _ in 0..size {
+            slots.push(Slot::new(MaybeUninit::uninit()), GFP_KERNEL)?;
+        }
+        // INVARIANT: `tail` and `head` are the same.
+        Ok(Self {
+            section: Atomic::new(0),
+            head: Atomic::new(0),
+            time: Atomic::new(0),
+            cells: [Cell::new(), Cell::new()],
+            slots,
+            reader: ReaderSide {
+                tail: Atomic::new(0),
+                epoch: Atomic::new(0),
+            },
+        })
+    }
+
+    fn slot(&self, at: u64) -> *mut Event {
+        self.slots[(at % self.slots.len() as u64) as usize]
+            .get()
+            .cast()
+    }
+
+    /// # Safety
+    ///
+    /// The caller is the only writer.
+    unsafe fn push(&self, event: &mut Event) {
+        let section = self.section.load(Relaxed);
+        self.section.store(section + 1, Relaxed);
+        smp_mb(Full);
+        let time = boot_ns().max(self.time.load(Relaxed));
+        self.time.store(time, Relaxed);
+        event.time = time;
+        let cell = &self.cells[(self.reader.epoch.load(Acquire) & 1) as usize];
+        let lost = cell.count.load(Relaxed);
+        let head = self.head.load(Relaxed);
+        let used = head - self.reader.tail.load(Acquire);
+        if lost == 0 && used < self.slots.len() as u64 {
+            // SAFETY: The slot at `head` is the writer's by the type's invariant, since the ring is not full; the
+            // reader gave it up before it stored `tail`, which was loaded with acquire.
+            unsafe { self.slot(head).write(*event) };
+            // INVARIANT: The slot holds an event, and is no longer written.
+            self.head.store(head + 1, Release);
+        } else {
+            if lost == 0 {
+                cell.first.store(time, Relaxed);
+                cell.at.store(head, Relaxed);
+            }
+            cell.last.store(time, Relaxed);
+            cell.count.store(lost + 1, Release);
+        }
+        self.section.store(section + 2, Release);
+    }
+
+    /// The cell of this epoch. The other one is empty, but while the reader changes the epoch.
+    fn current(&self) -> &Cell {
+        &self.cells[(self.reader.epoch.load(Relaxed) & 1) as usize]
+    }
+
+    /// Waits until a writer that may not have seen the reader's last stores is done.
+    fn wait(&self) {
+        let section = self.section.load(Acquire);
+        if section & 1 == 1 {
+            while self.section.load(Acquire) == section {
+                core::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// What the reader knows of a ring between two gatherings.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// A loss that is closed, and where it stands in the ring.
+    loss: Option<(u64, Loss)>,
+    /// `head` as the reader last saw it.
+    head: u64,
+    /// The writer leaves a cell in this gathering.
+    closing: bool,
+}
+
+/// What the one reader of a sink keeps.
+pub(crate) struct Gatherer {
+    seen: KVec<Seen>,
+    /// The time of what was taken last.
+    time: u64,
+}
+
+impl Gatherer {
+    /// A reader of a sink that was never read.
+    pub(crate) fn new() -> Result<Self> {
+        let cpus = nr_cpu_ids() as usize;
+        Ok(Self {
+            seen: KVec::from_elem(Seen::default(), cpus, GFP_KERNEL)?,
+            time: 0,
+        })
+    }
+}
+
+/// Which processes a sink is told of.
+pub(crate) enum Filter {
+    /// All.
+    All,
+    /// One. When its number is given to another process, none.
+    One(Atomic<u32>),
+    /// Those whose bit is set: a process and its descendants.
+    Tree(Pids),
+}
+
+/// A set of process ids.
+pub(crate) struct Pids(KVVec<Atomic<u64>>);
+
+impl Pids {
+    /// Bytes that it takes.
+    pub(crate) const SIZE: usize = super::process::PID_MAX as usize / 8;
+
+    /// An empty set.
+    pub(crate) fn new() -> Result<Self> {
+        let words = Self::SIZE / 8;
+        let mut set = KVVec::with_capacity(words, GFP_KERNEL | __GFP_NOWARN)?;
+        for _ in 0..words {
+            set.push(Atomic::new(0), GFP_KERNEL)?;
+        }
+        Ok(Self(set))
+    }
+
+    fn has(&self, pid: u32) -> bool {
+        self.0
+            .get(pid as usize / 64)
+            .is_some_and(|word| word.load(Relaxed) >> (pid % 64) & 1 == 1)
+    }
+
+    /// Puts a process in, or takes it out.
+    pub(crate) fn set(&self, pid: u32, member: bool) {
+        let Some(word) = self.0.get(pid as usize / 64) else {
+            return;
+        };
+        let bit = 1 << (pid % 64);
+        let mut old = word.load(Relaxed);
+        loop {
+            let new = if member { old | bit } else { old & !bit };
+            // Not for long: others change it for their own bits, once each.
+            match word.cmpxchg(old, new, Relaxed) {
+                Ok(_) => break,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Puts in all that descend from `root` now.
+    pub(super) fn add_descendants(&self, root: *mut bindings::pid) {
+        let bits = Self::SIZE as u32 * 8;
+        let words = self.0.as_ptr().cast_mut().cast();
+        // SAFETY: The caller of `Process` keeps the pid. `words` has that many bits, which are only ever changed
+        // atomically, here by set_bit(); an atomic may be written through a shared reference.
+        unsafe { bindings::ravel_mark_descendants(root, words, bits) };
+    }
+}
+
+/// Where probes put events: the rings, and who wakes their reader.
+pub(crate) struct Sink {
+    /// The kinds that are asked for, as bits.
+    kinds: u32,
+    filter: Filter,
+    rings: KVec<Ring>,
+    waker: Waker,
+}
+
+impl Sink {
+    /// Rings of `size` events for each CPU that there can be.
+    pub(crate) fn new(size: usize, kinds: u32, filter: Filter) -> Result<Self> {
+        let cpus = nr_cpu_ids() as usize;
+        let mut rings = KVec::with_capacity(cpus, GFP_KERNEL)?;
+        for _ in 0..cpus {
+            rings.push(Ring::new(size)?, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            kinds,
+            filter,
+            rings,
+            waker: Waker::new()?,
+        })
+    }
+
+    /// Whether a kind of event is asked for.
+    pub(crate) fn has_kind(&self, kind: u32) -> bool {
+        self.kinds >> kind & 1 == 1
+    }
+
+    /// Which processes it is told of.
+    pub(crate) fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// What wakes its readers.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    fn wants(&self, kind: u32, pid: u32) -> bool {
+        self.has_kind(kind)
+            && match &self.filter {
+                Filter::All => true,
+                Filter::One(one) => one.load(Relaxed) == pid,
+                Filter::Tree(pids) => pids.has(pid),
+            }
+    }
+
+    /// Has the filter know of a new process: whether the fork is to be told.
+    ///
+    /// The child is not awake yet, so its number is filed before anything that it does; and whatever the
+    /// number said of a process before, it now says of this one.
+    fn forked(&self, parent: u32, child: u32) -> bool {
+        match &self.filter {
+            Filter::All => {}
+            Filter::One(one) => {
+                if one.load(Relaxed) == child {
+                    one.store(0, Relaxed);
+                }
+            }
+            Filter::Tree(pids) => pids.set(child, pids.has(parent)),
+        }
+        self.wants(bindings::RAVEL_EVENT_FORK, parent)
+    }
+
+    /// # Safety
+    ///
+    /// Interrupts are off, and this is `cpu`.
+    unsafe fn push(&self, cpu: u32, event: &mut Event) {
+        event.cpu = cpu;
+        if let Some(ring) = self.rings.get(cpu as usize) {
+            // SAFETY: The only writer of a CPU's ring is who runs there with interrupts off.
+            unsafe { ring.push(event) };
+        }
+        self.waker.wake_from_anywhere();
+    }
+
+    /// How many events lie in the rings, and how many are lost that no reader knows of yet. Of a moment only
+    /// where nothing happens.
+    pub(crate) fn waiting(&self, by: &Gatherer) -> (u64, u64) {
+        let (mut events, mut lost) = (0, 0);
+        for (ring, seen) in self.rings.iter().zip(&by.seen) {
+            let tail = ring.reader.tail.load(Relaxed);
+            events += ring.head.load(Relaxed).saturating_sub(tail);
+            lost += ring.current().count.load(Relaxed);
+            lost += seen.loss.map_or(0, |(_, loss)| loss.count);
+        }
+        (events, lost)
+    }
+
+    /// Gives `take` what there is, the oldest first over all CPUs, for as long as `room` says so.
+    ///
+    /// There is one gatherer for a sink, so its `&mut` makes the caller the only reader.
+    pub(crate) fn gather(
+        &self,
+        by: &mut Gatherer,
+        mut room: impl FnMut() -> bool,
+        mut take: impl FnMut(u64, Taken<'_>),
+    ) {
+        if !room() {
+            return;
+        }
+        for (ring, seen) in self.rings.iter().zip(by.seen.iter_mut()) {
+            seen.closing = seen.loss.is_none() && ring.current().count.load(Acquire) > 0;
+            if seen.closing {
+                // The other cell was emptied when it was taken.
+                ring.reader
+                    .epoch
+                    .store(ring.reader.epoch.load(Relaxed) + 1, Release);
+            }
+        }
+        let now = boot_ns();
+        smp_mb(Full);
+        for (cpu, (ring, seen)) in self.rings.iter().zip(by.seen.iter_mut()).enumerate() {
+            ring.wait();
+            if seen.closing {
+                let cell = &ring.cells[(ring.reader.epoch.load(Relaxed) + 1 & 1) as usize];
+                let loss = Loss {
+                    count: cell.count.load(Acquire),
+                    first: cell.first.load(Relaxed),
+                    last: cell.last.load(Relaxed),
+                    cpu: cpu as u32,
+                };
+                seen.loss = Some((cell.at.load(Relaxed), loss));
+                cell.count.store(0, Relaxed);
+            }
+            seen.head = ring.head.load(Acquire);
+        }
+        while room() {
+            let next = self
+                .rings
+                .iter()
+                .zip(by.seen.iter_mut())
+                .filter_map(|(ring, seen)| Some((Self::oldest(ring, seen)?, ring, seen)))
+                .min_by_key(|(time, ..)| *time);
+            let Some((time, ring, seen)) = next.filter(|(time, ..)| *time < now) else {
+                break;
+            };
+            // Clocks that are read without a lock can differ between CPUs by what an adjustment makes of a tick.
+            by.time = by.time.max(time);
+            let tail = ring.reader.tail.load(Relaxed);
+            match seen.loss {
+                Some((at, loss)) if at == tail => {
+                    seen.loss = None;
+                    take(by.time, Taken::Loss(loss));
+                }
+                _ => {
+                    // SAFETY: `tail` is before `head`, or there would be no oldest: the slot holds an event, and is
+                    // not written before `tail` is stored.
+                    take(by.time, Taken::Event(unsafe { &*ring.slot(tail) }));
+                    // INVARIANT: The event is not looked at again.
+                    ring.reader.tail.store(tail + 1, Release);
+                }
+            }
+        }
+    }
+
+    /// When the oldest of a ring was that the reader has seen.
+    fn oldest(ring: &Ring, seen: &Seen) -> Option<u64> {
+        let tail = ring.reader.tail.load(Relaxed);
+        match seen.loss {
+            Some((at, loss)) if at == tail => Some(loss.first),
+            // SAFETY: The reader saw `head` there, so the slot holds an event; nobody but the reader, which
+            // this is, takes it.
+            _ if tail < seen.head => Some(unsafe { (*ring.slot(tail)).time }),
+            _ => None,
+        }
+    }
+}
+
+/// Nanoseconds since boot, suspended time too.
+pub(crate) fn boot_ns() -> u64 {
+    // SAFETY: Can be called anywhere.
+    unsafe { bindings::ravel_boot_ns() }
+}
+
+/// # Safety
+///
+/// `sink` is a [`Sink`] that a probe was registered with.
+#[no_mangle]
+unsafe extern "C" fn ravel_sink_wants(sink: *const c_void, kind: u32, pid: u32) -> bool {
+    // SAFETY: Probes are unregistered, and waited for, before their sink goes.
+    unsafe { &*sink.cast::<Sink>() }.wants(kind, pid)
+}
+
+/// # Safety
+///
+/// `sink` is a [`Sink`] that a probe was registered with.
+#[no_mangle]
+unsafe extern "C" fn ravel_sink_forked(sink: *const c_void, parent: u32, child: u32) -> bool {
+    // SAFETY: As above.
+    unsafe { &*sink.cast::<Sink>() }.forked(parent, child)
+}
+
+/// # Safety
+///
+/// `sink` is a [`Sink`] that a probe was registered with; interrupts are off, this is `cpu`, and `event` the
+/// caller's.
+#[no_mangle]
+unsafe extern "C" fn ravel_sink_push(sink: *const c_void, cpu: u32, event: *mut Event) {
+    // SAFETY: As above.
+    unsafe { (*sink.cast::<Sink>()).push(cpu, &mut *event) }
+}

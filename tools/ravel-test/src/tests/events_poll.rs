@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Streams of events: what poll() waits for.
+
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use ravel_records::Reader;
+
+use super::events_leases::{check_batch, filled, next, states};
+use crate::stream::{Forker, Made, client};
+use crate::sys;
+use crate::tier::patience;
+use crate::{check, check_eq, tests};
+
+tests!("leases":
+    poll_wakes_for_an_event,
+    poll_wakes_for_deadlines_and_delays,
+    poll_wakes_for_what_another_gives_back,
+);
+
+/// How long poll() waits for a reader to have something.
+fn wait(reader: &Reader, most: u64) -> Result<Option<Duration>> {
+    let start = Instant::now();
+    let ready = sys::poll(
+        &reader.as_fd(),
+        libc::POLLIN,
+        patience(most).as_millis() as i32,
+    )?;
+    Ok(ready.then(|| start.elapsed()))
+}
+
+fn poll_wakes_for_an_event() -> Result<()> {
+    let mut forker = Forker::new(None)?;
+    let stream = Made::new("poll", &format!("sources=fork tree={}", forker.pid()))?;
+    let mut reader = stream.reader()?;
+    let quiet = sys::poll(&reader.as_fd(), libc::POLLIN, 200)?;
+    check!(!quiet, "ready with nothing in it");
+    check!(
+        sys::poll(&reader.as_fd(), libc::POLLOUT, 0)?,
+        "not writable"
+    );
+    for round in 0..20 {
+        thread::scope(|scope| -> Result<()> {
+            let waiting = scope.spawn(|| wait(&reader, 10));
+            // Now and then it is there before anyone waits.
+            thread::sleep(Duration::from_millis(round * 3 % 20));
+            forker.fork(1)?;
+            let waited = waiting.join().map_err(|_| anyhow!("it panicked"))??;
+            check!(waited.is_some(), "not woken in round {round}");
+            Ok(())
+        })?;
+        let batch = next(&mut reader)?;
+        check_eq!(batch.events.len(), 1, "events of round {round}");
+        // With all of its batch read, there is nothing more for this reader.
+        check!(
+            !sys::poll(&reader.as_fd(), libc::POLLIN, 0)?,
+            "ready with a batch at hand"
+        );
+        reader.acknowledge(None)?;
+    }
+    Ok(())
+}
+
+fn poll_wakes_for_deadlines_and_delays() -> Result<()> {
+    let (stream, pids, _forker) = filled("due", 4, "attempts=9")?;
+    let (mut slow, mut other) = (stream.reader()?, stream.reader()?);
+    slow.terms("ms=300")?;
+    let deadline = next(&mut slow)?.header.deadline;
+    check!(wait(&other, 10)?.is_some(), "not woken by the deadline");
+    let late = sys::boot_ns()?
+        .checked_sub(deadline)
+        .context("woken before the deadline")?;
+    check!(late < patience(2).as_nanos() as u64, "woken {late} ns late");
+    check_batch(&next(&mut other)?, &pids, 2)?;
+    other.give_back(300)?;
+    let waited = wait(&slow, 10)?.context("not woken by the end of the delay")?;
+    check!(
+        waited > Duration::from_millis(200),
+        "woken after {waited:?}"
+    );
+    check_batch(&next(&mut slow)?, &pids, 3)?;
+    // Its own deadline wakes a reader, too: there is something to reserve again.
+    check!(wait(&slow, 10)?.is_some(), "not woken by its own deadline");
+    check_batch(&next(&mut slow)?, &pids, 4)?;
+    Ok(())
+}
+
+fn poll_wakes_for_what_another_gives_back() -> Result<()> {
+    let (stream, pids, _forker) = filled("given", 4, "attempts=2")?;
+    let waiting = stream.reader()?;
+    for round in 0..3 {
+        let mut holder = stream.reader()?;
+        next(&mut holder)?;
+        thread::scope(|scope| -> Result<()> {
+            let poll = scope.spawn(|| wait(&waiting, 10));
+            thread::sleep(Duration::from_millis(30));
+            match round {
+                0 => holder.give_back(0)?,
+                _ => drop(holder),
+            }
+            if round == 1 {
+                // That was the last attempt.
+                check_eq!(states(&stream)?, [0, 0, 0, 4, 0], "states");
+                client().mend("given", "replay")?;
+            }
+            check!(
+                poll.join().map_err(|_| anyhow!("it panicked"))??.is_some(),
+                "not woken in round {round}"
+            );
+            Ok(())
+        })?;
+    }
+    check_batch(&next(&mut stream.reader()?)?, &pids, 2)?;
+    Ok(())
+}
