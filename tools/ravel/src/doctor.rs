@@ -85,6 +85,7 @@ pub fn examine(machine: &Machine, client: &Client) -> Vec<Item> {
         signatures(machine),
         mounted(machine),
         loaded(machine, client),
+        events(machine, client),
         root(machine),
     ]
 }
@@ -192,6 +193,32 @@ fn loaded(machine: &Machine, client: &Client) -> Item {
     }
 }
 
+/// The tracepoints that streams of events hang on.
+fn events(machine: &Machine, client: &Client) -> Item {
+    if !machine.module_loaded() || !machine.is_root {
+        return Item::unknown("events", "the loaded module tells root which there are");
+    }
+    let sources = match client.sources() {
+        Ok(sources) => sources.sources,
+        Err(error) => return Item::unknown("events", explain(&error, machine).sentence),
+    };
+    let names = |found| {
+        let some = sources.iter().filter(move |source| source.found == found);
+        some.map(|source| format!("{} ({})", source.name, source.tracepoint))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let missing = names(false);
+    match missing.is_empty() {
+        true => Item::ok("events", format!("tracepoints for {}", names(true))),
+        false => Item::missing(
+            "events",
+            format!("this kernel has no tracepoint for {missing}; streams cannot have it"),
+            NEW_KERNEL,
+        ),
+    }
+}
+
 fn root(machine: &Machine) -> Item {
     match machine.is_root {
         true => Item::ok("root", "running as root"),
@@ -240,7 +267,12 @@ mod tests {
     const VERSION: &str = "version module=\"0.1.0\" kernel=\"7.3.4\" format=1\n";
     const CONFIG: &str = "CONFIG_RUST=y\nCONFIG_MEMCG=y\nCONFIG_DEBUG_FS=y\n";
 
-    const GOOD_MACHINE: [(&str, &str); 7] = [
+    const SOURCES: &str = "source name=fork tracepoint=sched_process_fork found=1\n\
+        summary report=sources sources=1 missing=0 cut=0\n";
+    const NO_SOURCES: &str = "source name=fork tracepoint=sched_process_fork found=0\n\
+        summary report=sources sources=1 missing=1 cut=0\n";
+
+    const GOOD_MACHINE: [(&str, &str); 8] = [
         ("proc/sys/kernel/osrelease", "7.3.4+deb13-amd64\n"),
         ("proc/mounts", MOUNTS),
         ("boot/config-7.3.4+deb13-amd64", CONFIG),
@@ -251,6 +283,7 @@ mod tests {
         ("sys/module/module/parameters/sig_enforce", "N\n"),
         ("sys/module/ravel/initstate", "live\n"),
         ("sys/kernel/debug/ravel/version", VERSION),
+        ("sys/kernel/debug/ravel/sources", SOURCES),
     ];
 
     fn put(folder: &Path, path: &str, bytes: &[u8]) {
@@ -328,6 +361,7 @@ mod tests {
                 "module",
             ),
             ("sys/kernel/debug/ravel/version", "rubbish", "module"),
+            ("sys/kernel/debug/ravel/sources", NO_SOURCES, "events"),
         ] {
             assert_eq!(missing(&changed(path, text)), [name], "{path}");
         }

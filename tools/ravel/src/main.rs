@@ -3,6 +3,7 @@
 mod cli;
 mod cost;
 mod doctor;
+mod events;
 mod family;
 mod machine;
 mod remedy;
@@ -31,6 +32,8 @@ use screen::Screen;
 enum Failure {
     /// The module, or the text read, gave no report.
     Report(Error),
+    /// A stream could not be made, read or removed.
+    Events(remedy::Remedy),
     /// A saved report could not be read.
     Input(String, io::Error),
     /// The output could not be written.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
     };
     let text = match failure {
         Failure::Report(error) => remedy::explain(&error, &Machine::here()).to_string(),
+        Failure::Events(remedy) => remedy.to_string(),
         Failure::Input(name, error) => format!("cannot read {name}: {error}"),
         Failure::Output(error) => format!("cannot write: {error}"),
         Failure::Namespace => {
@@ -142,6 +146,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
             print(&view::cost::draw(&cost, args.all, &screen))?;
         }
+        Command::Events(command) => events::run(&command, &client)?,
         Command::Doctor => {
             let items = doctor::examine(&Machine::here(), &client);
             print(&doctor::draw(&items))?;

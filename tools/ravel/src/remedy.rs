@@ -26,7 +26,8 @@ pub struct Remedy {
 }
 
 impl Remedy {
-    fn new(sentence: impl Into<String>, mend: impl Into<String>) -> Self {
+    /// A sentence, and what mends it.
+    pub fn new(sentence: impl Into<String>, mend: impl Into<String>) -> Self {
         Self {
             sentence: sentence.into(),
             mend: Some(mend.into()),

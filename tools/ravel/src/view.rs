@@ -3,6 +3,7 @@
 pub mod anon;
 pub mod cost;
 pub mod cow;
+pub mod events;
 pub mod page;
 mod remarks;
 pub mod skbs;

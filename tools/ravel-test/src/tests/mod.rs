@@ -14,6 +14,7 @@ mod concurrency;
 mod cost;
 mod cow;
 mod events;
+mod events_cli;
 mod events_failed;
 mod events_leases;
 mod events_lost;
@@ -65,6 +66,7 @@ pub const ALL: &[&[Test]] = &[
     events_leases::TESTS,
     events_failed::TESTS,
     events_poll::TESTS,
+    events_cli::TESTS,
     cli::TESTS,
     concurrency::TESTS,
     lifecycle::TESTS,

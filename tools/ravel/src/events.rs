@@ -1,0 +1,231 @@
+//! `ravel events`: streams are made, read and removed here.
+
+use std::io::{self, Write};
+
+use ravel_records::client::Client;
+use ravel_records::{Error, Event, Reader};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::Failure;
+use crate::cli::{Create, EventSource, Events, Failed, Read};
+use crate::machine::Machine;
+use crate::remedy::{Remedy, explain};
+use crate::screen::Screen;
+use crate::view;
+
+/// Does what the command says.
+pub fn run(command: &Events, client: &Client) -> Result<(), Failure> {
+    match command {
+        Events::List { json } => {
+            let streams = client.streams()?;
+            if *json {
+                return crate::json(&streams).map(drop);
+            }
+            crate::print(&view::events::list(&streams, &Screen::of_stdout()))
+        }
+        Events::Create(args) => client
+            .control_streams(&request(args))
+            .map_err(|error| refused(&args.stream, error)),
+        Events::Remove { stream } => client
+            .control_streams(&format!("remove {stream}"))
+            .map_err(|error| refused(stream, error)),
+        Events::Failed(args) => {
+            failed(args, client).map_err(|error| refused(&args.stream, error))?
+        }
+        Events::Read(args) => read(args, client),
+    }
+}
+
+/// The request that makes a stream.
+fn request(args: &Create) -> String {
+    let names: Vec<_> = args.sources.iter().map(|source| name(*source)).collect();
+    let mut request = format!("create {} sources={}", args.stream, names.join(","));
+    let terms = [
+        ("bytes", args.bytes),
+        ("attempts", args.attempts.map(u64::from)),
+        ("pid", args.pid.map(u64::from)),
+        ("tree", args.tree.map(u64::from)),
+    ];
+    for (key, value) in terms {
+        if let Some(value) = value {
+            request += &format!(" {key}={value}");
+        }
+    }
+    request
+}
+
+fn name(source: EventSource) -> &'static str {
+    match source {
+        EventSource::Fork => "fork",
+        EventSource::Exec => "exec",
+        EventSource::Exit => "exit",
+    }
+}
+
+fn failed(args: &Failed, client: &Client) -> Result<Result<(), Failure>, Error> {
+    let order = match (args.replay, args.clear) {
+        (true, _) => "replay",
+        (_, true) => "clear",
+        _ => {
+            let mut failed = client.failed(&args.stream)?;
+            let wanted = |event: &Event| args.seq.is_none_or(|seq| event.seq() == seq);
+            failed.events.retain(wanted);
+            return Ok(match args.json {
+                true => crate::json(&failed).map(drop),
+                false => crate::print(&view::events::lines(&failed.events)),
+            });
+        }
+    };
+    let which = args.seq.map_or(String::new(), |seq| format!(" {seq}"));
+    client.mend(&args.stream, &format!("{order}{which}"))?;
+    Ok(Ok(()))
+}
+
+/// Prints batch after batch. A batch is acknowledged once all of it has gone out: where that fails, or we
+/// are killed, it will be printed by the next reader.
+fn read(args: &Read, client: &Client) -> Result<(), Failure> {
+    let broken = |error| refused(&args.stream, error);
+    let mut reader = client.events(&args.stream).map_err(broken)?;
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let most = left.min(256);
+        let terms = format!("events={most} ms={}", u64::from(args.lease) * 1000);
+        reader.terms(&terms).map_err(broken)?;
+        let Some(batch) = reader.batch().map_err(broken)? else {
+            if args.no_wait {
+                break;
+            }
+            wait(&reader).map_err(Failure::Output)?;
+            continue;
+        };
+        match args.json {
+            true => crate::write(&json_lines(&batch.events)?)?,
+            false => crate::print(&view::events::lines(&batch.events))?,
+        }
+        match reader.acknowledge(None) {
+            Ok(()) => {}
+            Err(error) if errno(&error) == Some(Errno::STALE) => {
+                let text =
+                    "a batch was printed after its deadline: another reader may print it, too";
+                let _ = writeln!(anstream::stderr(), "ravel: {text}\n  try: a longer --lease");
+            }
+            Err(error) => return Err(broken(error)),
+        }
+        left -= batch.events.len() as u64;
+    }
+    Ok(())
+}
+
+fn wait(reader: &Reader) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(reader, PollFlags::IN)], None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn json_lines(events: &[Event]) -> Result<Vec<u8>, Failure> {
+    let mut text = Vec::new();
+    for event in events {
+        serde_json::to_writer(&mut text, event)
+            .map_err(|error| Failure::Output(io::Error::other(error)))?;
+        text.push(b'\n');
+    }
+    Ok(text)
+}
+
+fn errno(error: &Error) -> Option<Errno> {
+    match error {
+        Error::Io { source, .. } => Errno::from_io_error(source),
+        _ => None,
+    }
+}
+
+/// Why a stream could not be made, read or removed.
+fn refused(stream: &str, error: Error) -> Failure {
+    let machine = Machine::here();
+    let none = || {
+        Remedy::new(
+            format!("there is no stream {stream:?}, or no such record in it"),
+            "ravel events list",
+        )
+    };
+    // Without the module, its files are missing, too.
+    let usable = machine.is_root && machine.module_loaded();
+    Failure::Events(match errno(&error) {
+        Some(Errno::NOENT) if usable => none(),
+        Some(Errno::EXIST) => Remedy::new(
+            format!("there is a stream {stream:?} already"),
+            format!("ravel events remove {stream}"),
+        ),
+        Some(Errno::NOSPC) => Remedy::new(
+            "there are as many streams as there can be",
+            "ravel events list, and remove one",
+        ),
+        Some(Errno::SRCH) => Remedy::new(
+            "no process has this pid",
+            "ps -e, for the processes there are now",
+        ),
+        Some(Errno::OPNOTSUPP) => Remedy::new(
+            "this kernel lacks the tracepoint of a source",
+            "ravel doctor",
+        ),
+        Some(Errno::INVAL) => Remedy::new(
+            format!("the module takes no such request for a stream {stream:?}"),
+            "a name of at most 31 letters, digits, `_` and `-`, and more --bytes on a machine of many CPUs",
+        ),
+        Some(Errno::BUSY) => Remedy::new(
+            format!("stream {stream:?} has as many readers as there can be"),
+            "end one of them",
+        ),
+        Some(Errno::IO) => Remedy::new(
+            format!("stream {stream:?} was removed"),
+            "ravel events list",
+        ),
+        Some(Errno::NOMEM) => Remedy::new("the kernel has no memory for that", "fewer --bytes"),
+        _ => explain(&error, &machine),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn requests_say_what_was_asked_for() {
+        let of = |words: &str| {
+            let words = ["ravel", "events", "create"]
+                .into_iter()
+                .chain(words.split(' '));
+            match Cli::try_parse_from(words).ok()?.command? {
+                Command::Events(Events::Create(args)) => Some(request(&args)),
+                _ => None,
+            }
+        };
+        for (words, wanted) in [
+            ("a --sources fork", "create a sources=fork"),
+            (
+                "jobs --sources exit,fork --tree 7 --bytes 65536 --attempts 9",
+                "create jobs sources=exit,fork bytes=65536 attempts=9 tree=7",
+            ),
+            ("b --pid 12 --sources exec", "create b sources=exec pid=12"),
+        ] {
+            assert_eq!(of(words).as_deref(), Some(wanted), "{words}");
+        }
+        for words in [
+            "a",
+            "a --sources open",
+            "a --sources fork --pid 1 --tree 1",
+            "a --sources fork --bytes 1",
+            "a --sources fork --attempts 0",
+            "--sources fork",
+        ] {
+            assert_eq!(of(words), None, "{words}");
+        }
+    }
+}
