@@ -40,6 +40,8 @@ pub enum Command {
     /// Make streams of what happens to processes, and read them
     #[command(subcommand)]
     Events(Events),
+    /// Draw the VMAs, anon_vmas and links of a process and its relatives
+    Graph(Graph),
     /// Say what is missing on this machine, item by item, and how to mend it
     Doctor,
     /// Print the versions of this program and of the module
@@ -221,6 +223,47 @@ pub struct Failed {
     /// Do so with the record of this number, not with all
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seq: Option<u64>,
+}
+
+/// `ravel graph`.
+#[derive(Debug, Args)]
+pub struct Graph {
+    /// Process whose family is drawn, by its number in this pid namespace
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub pid: Option<u32>,
+    /// Draw reports `chains` that were saved, one behind the other, `-` for stdin
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// File to write: a picture if its name ends in .svg, input for Graphviz if in .dot
+    #[arg(short, long, value_name = "FILE", value_parser = drawing)]
+    pub output: Drawing,
+    /// Draw only the memory that this address of the process is in
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub at: Option<u64>,
+    /// Draw each on its own, also those that look the same
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// A file for a drawing.
+#[derive(Clone, Debug)]
+pub struct Drawing {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether it is for Graphviz.
+    pub dot: bool,
+}
+
+fn drawing(path: &str) -> Result<Drawing, String> {
+    let path = PathBuf::from(path);
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    let dot = match ending {
+        Some("svg") => false,
+        Some("dot") => true,
+        _ => return Err("its name ends neither in .svg nor in .dot".to_owned()),
+    };
+    Ok(Drawing { path, dot })
 }
 
 /// What was asked for by one word: an address, or a range.

@@ -5,6 +5,7 @@ mod cost;
 mod doctor;
 mod events;
 mod family;
+mod graph;
 mod machine;
 mod remedy;
 mod screen;
@@ -40,6 +41,10 @@ enum Failure {
     Output(io::Error),
     /// A family is asked for from a pid namespace where its numbers mean nothing.
     Namespace,
+    /// The process has no memory of its own at this address.
+    NoMapping(u64),
+    /// A drawing could not be written.
+    File(String, io::Error),
 }
 
 impl From<family::Failure> for Failure {
@@ -73,6 +78,10 @@ fn main() -> ExitCode {
         Failure::Events(remedy) => remedy.to_string(),
         Failure::Input(name, error) => format!("cannot read {name}: {error}"),
         Failure::Output(error) => format!("cannot write: {error}"),
+        Failure::File(name, error) => format!("cannot write {name}: {error}"),
+        Failure::NoMapping(address) => format!(
+            "no mapping with an anon_vma holds address {address:x}\n  try: ravel anon, for those that there are"
+        ),
         Failure::Namespace => {
             "reports name processes by their numbers in the initial pid namespace, \
              and this is another\n  try: the same command outside of the container"
@@ -147,6 +156,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             print(&view::cost::draw(&cost, args.all, &screen))?;
         }
         Command::Events(command) => events::run(&command, &client)?,
+        Command::Graph(args) => graph(&client, &args)?,
         Command::Doctor => {
             let items = doctor::examine(&Machine::here(), &client);
             print(&doctor::draw(&items))?;
@@ -191,6 +201,25 @@ fn family(client: &Client, pid: Option<u32>, from: Option<&Path>) -> Result<Fami
         (Some(pid), _) => Ok(Family::ask(client, pid)?),
         (None, from) => Ok(Family::parse(&named(from)?)?),
     }
+}
+
+/// Draws a family into a file, and says in one line what is there.
+fn graph(client: &Client, args: &cli::Graph) -> Result<(), Failure> {
+    let family = family(client, args.pid, args.from.as_deref())?;
+    let options = graph::Options {
+        all: args.all,
+        at: args.at,
+    };
+    let Some(graph) = graph::draw(&family, &options) else {
+        return Err(Failure::NoMapping(args.at.unwrap_or(0)));
+    };
+    let text = match args.output.dot {
+        true => graph::dot::write(&graph),
+        false => graph::svg::write(&graph),
+    };
+    let shown = args.output.path.display().to_string();
+    fs::write(&args.output.path, text).map_err(|error| Failure::File(shown.clone(), error))?;
+    print(&format!("{shown}: {}\n", graph.title))
 }
 
 /// The text of a report `page`, likewise.

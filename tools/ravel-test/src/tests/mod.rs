@@ -25,6 +25,7 @@ mod family;
 mod faults;
 mod fire;
 mod fuzz;
+mod graph;
 mod identity;
 mod lifecycle;
 mod names;
@@ -54,6 +55,7 @@ pub const ALL: &[&[Test]] = &[
     cow::TESTS,
     chains::TESTS,
     cost::TESTS,
+    graph::TESTS,
     sockets::TESTS,
     names::TESTS,
     shutdown::TESTS,
