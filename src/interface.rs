@@ -223,8 +223,8 @@ impl<'a> Request<'a> {
         parse_pid(self.0)
     }
 
-    /// A report's name and a pid, and for `page` an address, or two: the first, and the first not asked
-    /// for. With one blank between.
+    /// A report's name and a pid; for `page` an address, or two: the first, and the first not asked for;
+    /// for `sharers` a descriptor. With one blank between.
     fn query(self) -> Result<(Kind, i32, Range<usize>)> {
         let mut words = self.0.split(|&b| b == b' ');
         let kind = words.next().and_then(Kind::parse).ok_or(EINVAL)?;
@@ -239,6 +239,10 @@ impl<'a> Request<'a> {
             if range.is_empty() {
                 return Err(EINVAL);
             }
+        }
+        if kind == Kind::Sharers {
+            let fd = parse_number(words.next().ok_or(EINVAL)?)? as usize;
+            range = fd..fd + 1;
         }
         match words.next() {
             None => Ok((kind, pid, range)),
@@ -265,19 +269,25 @@ fn parse_address(text: &[u8]) -> Result<usize> {
     }
 }
 
-/// A decimal number from 1 to [`PID_MAX`].
-fn parse_pid(text: &[u8]) -> Result<i32> {
-    // Longer than any pid; and so the sum below cannot overflow.
+/// A decimal number.
+fn parse_number(text: &[u8]) -> Result<i32> {
+    // Longer than any pid or descriptor; and so the sum below cannot overflow.
     if text.is_empty() || text.len() > 9 {
         return Err(EINVAL);
     }
-    let mut pid = 0;
+    let mut number = 0;
     for &digit in text {
         if !digit.is_ascii_digit() {
             return Err(EINVAL);
         }
-        pid = pid * 10 + i32::from(digit - b'0');
+        number = number * 10 + i32::from(digit - b'0');
     }
+    Ok(number)
+}
+
+/// A decimal number from 1 to [`PID_MAX`].
+fn parse_pid(text: &[u8]) -> Result<i32> {
+    let pid = parse_number(text)?;
     if (1..=PID_MAX).contains(&pid) {
         Ok(pid)
     } else {

@@ -29,6 +29,7 @@ pub(crate) mod mm;
 pub(crate) mod page;
 pub(crate) mod process;
 pub(crate) mod ring;
+pub(crate) mod sharers;
 pub(crate) mod skb;
 pub(crate) mod socket;
 pub(crate) mod source;

@@ -11,6 +11,7 @@ pub(crate) mod anon_vma;
 pub(crate) mod chains;
 pub(crate) mod cow;
 pub(crate) mod page;
+pub(crate) mod sharers;
 pub(crate) mod skbs;
 pub(crate) mod sockets;
 pub(crate) mod stream;
@@ -117,17 +118,20 @@ pub(crate) enum Kind {
     Page,
     /// anon_vma chains without their members, and the pages.
     Chains,
+    /// Who else holds an open file. A request for it names a descriptor.
+    Sharers,
 }
 
 impl Kind {
     /// All of them.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::AnonVma,
         Self::Sockets,
         Self::Skbs,
         Self::Cow,
         Self::Page,
         Self::Chains,
+        Self::Sharers,
     ];
 
     /// Those that need no more than a process, and so have a file in its folder.
@@ -148,6 +152,7 @@ impl Kind {
             Self::Cow => c"cow",
             Self::Page => c"page",
             Self::Chains => c"chains",
+            Self::Sharers => c"sharers",
         }
     }
 
@@ -166,13 +171,14 @@ enum Body {
     Cow(cow::Walk),
     Page(page::Walk),
     Chains(chains::Walk),
+    Sharers(sharers::Walk),
 }
 
 /// A report on a process, made chunk by chunk.
 pub(crate) struct Report {
     kind: Kind,
     process: Arc<Process>,
-    /// The addresses asked for, for [`Kind::Page`].
+    /// The addresses asked for, for [`Kind::Page`]; the descriptor, for [`Kind::Sharers`].
     range: Range<usize>,
     body: Option<Body>,
 }
@@ -203,6 +209,7 @@ impl Report {
             Some(Body::Cow(walk)) => walk.chunk(&self.process, text),
             Some(Body::Page(walk)) => walk.chunk(&self.process, text),
             Some(Body::Chains(walk)) => walk.chunk(text),
+            Some(Body::Sharers(walk)) => walk.chunk(&self.process, text),
         }
     }
 
@@ -214,6 +221,7 @@ impl Report {
             Kind::Cow => Body::Cow(cow::Walk::new(process)?),
             Kind::Chains => Body::Chains(chains::Walk::new(process)?),
             Kind::Page => Body::Page(page::Walk::new(process, self.range.clone())?),
+            Kind::Sharers => Body::Sharers(sharers::Walk::new(process, self.range.start as u32)?),
             Kind::Sockets => Body::Sockets(sockets::Walk::new(process, None)?),
             Kind::Skbs => {
                 let queues = KBox::new(skbs::Queues::new()?, gfp())?;

@@ -10,6 +10,7 @@
 struct file;
 struct sk_buff_head;
 struct sock;
+struct task_struct;
 
 /* sk_state of a listener, in whatever family (enum, which bindgen would name otherwise). */
 #define RAVEL_LISTEN 10
@@ -126,5 +127,15 @@ void ravel_unix_unlock(struct sock *sk);
 struct sock *ravel_unix_peer(struct sock *sk);
 void ravel_unix_peer_state(struct sock *peer, struct ravel_peer *out);
 int ravel_unix_name(struct sock *sk, const char **path);
+
+/* Who holds an open file. */
+struct task_struct *ravel_next_task(int *nr);
+int ravel_task_tgid(struct task_struct *task);
+unsigned long ravel_task_files(struct task_struct *task);
+bool ravel_file_is_watched(struct file *file);
+u32 ravel_unix_messages(struct file *unix_file, const struct file *wanted, u32 *missed);
+bool ravel_file_is_ring(const struct file *file);
+long ravel_ring_slots(struct file *ring, const struct file *wanted);
+void ravel_cond_resched(void);
 
 #endif /* RAVEL_SOCKETS_H */

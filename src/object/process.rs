@@ -28,7 +28,7 @@ impl Comm {
     /// # Safety
     ///
     /// `task` is not freed meanwhile: a reference or RCU keeps it.
-    unsafe fn of(task: *const bindings::task_struct) -> Self {
+    pub(super) unsafe fn of(task: *const bindings::task_struct) -> Self {
         let mut comm = [0; 16];
         for (i, to) in comm.iter_mut().enumerate() {
             // SAFETY: The caller keeps the task. The name can change under our eyes, as for all its

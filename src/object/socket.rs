@@ -68,10 +68,7 @@ impl Files {
 
     /// The first open file whose descriptor is `fd` or above, and its descriptor.
     pub(crate) fn next(&self, mut fd: u32) -> Option<(u32, OpenFile)> {
-        // SAFETY: The task is a reference; its files_struct is read under its task_lock().
-        let file = unsafe { bindings::fget_task_next(self.0.as_ptr(), &mut fd) };
-        // INVARIANT: fget_task_next() took a reference.
-        NonNull::new(file).map(|file| (fd, OpenFile(file)))
+        OpenFile::next_of(&self.0, &mut fd).map(|file| (fd, file))
     }
 }
 
@@ -83,6 +80,18 @@ impl Files {
 pub(crate) struct OpenFile(NonNull<bindings::file>);
 
 impl OpenFile {
+    /// A task's first open file whose descriptor is `fd` or above; `fd` becomes its descriptor.
+    pub(super) fn next_of(task: &Task, fd: &mut u32) -> Option<Self> {
+        // SAFETY: The task is a reference; its files_struct is read under its task_lock().
+        let file = unsafe { bindings::fget_task_next(task.as_ptr(), fd) };
+        // INVARIANT: fget_task_next() took a reference.
+        NonNull::new(file).map(Self)
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::file {
+        self.0.as_ptr()
+    }
+
     /// References to it, this one left out.
     pub(crate) fn references(&self) -> usize {
         // SAFETY: The file is valid by the type's invariant.

@@ -232,6 +232,7 @@ fn name(errno: Error) -> &'static [u8] {
         _ if errno == ENODATA => b"ENODATA",
         _ if errno == ENOMEM => b"ENOMEM",
         _ if errno == EINTR => b"EINTR",
+        _ if errno == EBADF => b"EBADF",
         _ if errno == EFAULT => b"EFAULT",
         _ => b"EIO",
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     AnonVmaReport, Attached, ChainsReport, CowReport, Error, Line, PageReport, ReportError,
-    ReportName, SkbsReport, SocketsReport, Version,
+    ReportName, SharersReport, SkbsReport, SocketsReport, Version,
 };
 
 /// Where debugfs usually shows the module.
@@ -72,6 +72,12 @@ impl Client {
             .into_text(&self.root.join("query"))
     }
 
+    /// The text of a report `sharers`, which is asked for with a descriptor.
+    pub fn query_descriptor(&self, pid: u32, fd: u32) -> Result<Vec<u8>, Error> {
+        self.ask(format!("{} {pid} {fd}", ReportName::Sharers).as_bytes())?
+            .into_text(&self.root.join("query"))
+    }
+
     /// Writes one request, in whatever words, and reads the answer to its end.
     ///
     /// Fails with [`Error::Io`] where the file cannot be opened.
@@ -111,6 +117,11 @@ impl Client {
     /// The report `page` of some addresses of a process.
     pub fn page(&self, pid: u32, range: Range<u64>) -> Result<PageReport, Error> {
         PageReport::parse(&self.query_range(&ReportName::Page, pid, range)?)
+    }
+
+    /// The report `sharers` of a process' descriptor.
+    pub fn sharers(&self, pid: u32, fd: u32) -> Result<SharersReport, Error> {
+        SharersReport::parse(&self.query_descriptor(pid, fd)?)
     }
 
     /// What the module says of itself.

@@ -35,6 +35,7 @@ mod events;
 mod events_client;
 mod line;
 mod page;
+mod sharers;
 mod skbs;
 mod sockets;
 mod value;
@@ -53,10 +54,11 @@ pub use events::{
 pub use events_client::Reader;
 pub use line::{Line, Value};
 pub use page::{Mapper, Page, PageReport, PageSummary};
+pub use sharers::{SharedFile, Sharer, SharersReport, SharersSummary};
 pub use skbs::{Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
 pub use sockets::{Peer, Socket, SocketDetail, SocketsReport, SocketsSummary, Tcp, Waiting};
 pub use value::{EtherType, Hex, Id, Linger, Offset, SocketFlags, Text, Timer};
 pub use words::{
-    Family, Fin, MemberState, PageKind, ProcessState, Protocol, QueueName, Relation, ReportName,
-    Scope, Shutdown, SkState, SocketKind, SocketState, TcpTimer,
+    Family, Fin, Holds, MemberState, PageKind, ProcessState, Protocol, QueueName, Relation,
+    ReportName, Scope, Shutdown, SkState, SocketKind, SocketState, TcpTimer,
 };

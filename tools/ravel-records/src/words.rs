@@ -90,6 +90,8 @@ words! {
         Cow = "cow",
         /// anon_vma chains without their members, and where the pages are.
         Chains = "chains",
+        /// Everyone who holds an open file.
+        Sharers = "sharers",
         /// In an `error`: a request that names no report.
         Query = "query",
         /// In a `summary`: the list of attached processes.
@@ -284,6 +286,16 @@ words! {
         Wr = "WR",
         /// Both.
         RdWr = "RDWR",
+    }
+
+    /// How a reference to an open file is held.
+    Holds {
+        /// By a descriptor.
+        Descriptor = "descriptor",
+        /// By messages that a unix socket has received, and nobody has read.
+        Message = "message",
+        /// By an io_uring, as a registered file.
+        Ring = "ring",
     }
 
     /// How far a TCP socket's own FIN is.

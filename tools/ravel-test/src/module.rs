@@ -132,6 +132,7 @@ impl Answer {
 /// The name of an errno that the module uses.
 pub fn errno_name(errno: i32) -> &'static str {
     match errno {
+        libc::EBADF => "EBADF",
         libc::EINVAL => "EINVAL",
         libc::ESRCH => "ESRCH",
         libc::EEXIST => "EEXIST",

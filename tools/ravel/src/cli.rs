@@ -42,6 +42,8 @@ pub enum Command {
     Events(Events),
     /// Draw the VMAs, anon_vmas and links of a process and its relatives
     Graph(Graph),
+    /// Show everyone who holds an open file: close() ends it only where nobody else does
+    Sharers(Sharers),
     /// Say what is missing on this machine, item by item, and how to mend it
     Doctor,
     /// Print the versions of this program and of the module
@@ -89,6 +91,20 @@ pub struct Skbs {
     /// Show the raw values of unset offsets, too
     #[arg(long)]
     pub raw: bool,
+}
+
+/// `ravel sharers`.
+#[derive(Debug, Args)]
+pub struct Sharers {
+    #[command(flatten)]
+    pub source: Source,
+    /// The process' descriptor
+    #[arg(
+        value_name = "FD",
+        required_unless_present = "from",
+        conflicts_with = "from"
+    )]
+    pub fd: Option<u32>,
 }
 
 /// `ravel page`.

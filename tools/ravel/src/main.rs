@@ -20,7 +20,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use ravel_records::client::Client;
 use ravel_records::{
-    AnonVmaReport, CowReport, Error, FORMAT, PageReport, ReportName, SkbsReport, SocketsReport,
+    AnonVmaReport, CowReport, Error, FORMAT, PageReport, ReportName, SharersReport, SkbsReport,
+    SocketsReport,
 };
 use serde::Serialize;
 
@@ -157,6 +158,17 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Events(command) => events::run(&command, &client)?,
         Command::Graph(args) => graph(&client, &args)?,
+        Command::Sharers(args) => {
+            let text = match (args.source.pid, args.fd) {
+                (Some(pid), Some(fd)) => client.query_descriptor(pid, fd)?,
+                _ => text(&client, ReportName::Sharers, &args.source)?,
+            };
+            let report = SharersReport::parse(&text)?;
+            if args.source.json {
+                return json(&report);
+            }
+            print(&view::sharers::draw(&report, &screen))?;
+        }
         Command::Doctor => {
             let items = doctor::examine(&Machine::here(), &client);
             print(&doctor::draw(&items))?;

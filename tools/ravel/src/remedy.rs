@@ -81,6 +81,10 @@ fn refused(error: &ReportError) -> Remedy {
     };
     let sentence = format!("{whose}{message} ({})", error.errno);
     match error.errno.as_str() {
+        "EBADF" => Remedy::new(
+            sentence,
+            "ls -l /proc/PID/fd, for the descriptors it has now",
+        ),
         "ESRCH" => Remedy::new(sentence, "ps -e, for the processes there are now"),
         "EINVAL" => Remedy::new(
             sentence,

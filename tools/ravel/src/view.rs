@@ -6,6 +6,7 @@ pub mod cow;
 pub mod events;
 pub mod page;
 mod remarks;
+pub mod sharers;
 pub mod skbs;
 pub mod sockets;
 mod table;

@@ -270,6 +270,11 @@ fn piped(args: &[&str], text: &str) -> (Option<i32>, String, String) {
 }
 
 #[test]
+fn sharers_of_a_listener() {
+    insta::assert_snapshot!(shown(&["sharers"], "sharers-preforked.txt", None));
+}
+
+#[test]
 fn many_members_are_folded() {
     let (code, text, _) = piped(&["anon"], &crowd());
     assert_eq!(code, Some(0));

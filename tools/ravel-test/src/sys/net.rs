@@ -331,3 +331,53 @@ impl Address {
         Self::new(addr, size_of::<libc::sockaddr_vm>())
     }
 }
+
+/// An io_uring with a few entries.
+pub fn ring() -> io::Result<OwnedFd> {
+    // struct io_uring_params is 120 bytes, and zero means defaults.
+    let mut params = [0u64; 15];
+    // SAFETY: There is room for the parameters; the descriptor is ours.
+    unsafe {
+        let fd = cvt_long(libc::syscall(
+            libc::SYS_io_uring_setup,
+            4,
+            params.as_mut_ptr(),
+        ))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// IORING_REGISTER_FILES.
+pub fn ring_register(ring: &OwnedFd, fds: &[RawFd]) -> io::Result<()> {
+    // SAFETY: The descriptors are read during the call.
+    cvt_long(unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring.as_raw_fd(),
+            2,
+            fds.as_ptr(),
+            fds.len(),
+        )
+    })
+    .map(drop)
+}
+
+/// An epoll set that watches a descriptor.
+pub fn epoll_of(fd: &impl AsRawFd) -> io::Result<OwnedFd> {
+    let mut event = libc::epoll_event {
+        events: libc::EPOLLIN as u32,
+        u64: 0,
+    };
+    // SAFETY: The event lives during the call; the descriptor is ours.
+    unsafe {
+        let set = OwnedFd::from_raw_fd(cvt(libc::epoll_create1(libc::EPOLL_CLOEXEC))?);
+        let add = libc::EPOLL_CTL_ADD;
+        cvt(libc::epoll_ctl(
+            set.as_raw_fd(),
+            add,
+            fd.as_raw_fd(),
+            &raw mut event,
+        ))?;
+        Ok(set)
+    }
+}

@@ -35,6 +35,7 @@ mod privilege;
 mod queued;
 mod reading;
 mod selftests;
+mod sharers;
 mod shutdown;
 mod skbs;
 mod sockets;
@@ -61,6 +62,7 @@ pub const ALL: &[&[Test]] = &[
     shutdown::TESTS,
     queued::TESTS,
     facts::TESTS,
+    sharers::TESTS,
     skbs::TESTS,
     events::TESTS,
     events_lost::TESTS,
