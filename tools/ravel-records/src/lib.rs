@@ -39,6 +39,7 @@ mod sharers;
 mod skbs;
 mod sockets;
 mod value;
+pub mod verdict;
 mod words;
 
 pub use anon::{AnonVma, AnonVmaReport, AnonVmaSummary, Avc, Member, Vma};
@@ -58,6 +59,7 @@ pub use sharers::{SharedFile, Sharer, SharersReport, SharersSummary};
 pub use skbs::{Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
 pub use sockets::{Peer, Socket, SocketDetail, SocketsReport, SocketsSummary, Tcp, Waiting};
 pub use value::{EtherType, Hex, Id, Linger, Offset, SocketFlags, Text, Timer};
+pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
 pub use words::{
     Family, Fin, Holds, MemberState, PageKind, ProcessState, Protocol, QueueName, Relation,
     ReportName, Scope, Shutdown, SkState, SocketKind, SocketState, TcpTimer,

@@ -28,7 +28,7 @@ pub enum Command {
     /// Show which VMAs share anonymous memory: anon_vma chains and their members
     Anon(Anon),
     /// Show the state of the sockets among the descriptors
-    Sockets(Source),
+    Sockets(Sockets),
     /// Show the sk_buffs in the sockets' queues, with their header offsets
     Skbs(Skbs),
     /// Show the pages at some addresses, and who else maps each
@@ -81,6 +81,16 @@ pub struct Anon {
     /// Show the module's ids beside the short labels
     #[arg(long)]
     pub ids: bool,
+}
+
+/// `ravel sockets`.
+#[derive(Debug, Args)]
+pub struct Sockets {
+    #[command(flatten)]
+    pub source: Source,
+    /// Say what close() and shutdown() would do now, and what the peer would see
+    #[arg(long)]
+    pub why: bool,
 }
 
 /// `ravel skbs`.

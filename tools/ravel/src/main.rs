@@ -114,11 +114,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             print(&view::anon::draw(&report, &options, &screen))?;
         }
         Command::Sockets(args) => {
-            let report = SocketsReport::parse(&text(&client, ReportName::Sockets, &args)?)?;
-            if args.json {
-                return json(&report);
+            let text = text(&client, ReportName::Sockets, &args.source)?;
+            let report = SocketsReport::parse(&text)?;
+            match (args.source.json, args.why) {
+                (true, true) => return json(&view::why::Explained::of(&report)),
+                (true, false) => return json(&report),
+                (false, true) => print(&view::why::draw(&report))?,
+                (false, false) => print(&view::sockets::draw(&report, &screen))?,
             }
-            print(&view::sockets::draw(&report, &screen))?;
         }
         Command::Skbs(args) => {
             let report = SkbsReport::parse(&text(&client, ReportName::Skbs, &args.source)?)?;

@@ -275,6 +275,15 @@ fn sharers_of_a_listener() {
 }
 
 #[test]
+fn sockets_and_what_would_become_of_them() {
+    insta::assert_snapshot!(shown(
+        &["sockets", "--why"],
+        "sockets-half-closed.txt",
+        None
+    ));
+}
+
+#[test]
 fn many_members_are_folded() {
     let (code, text, _) = piped(&["anon"], &crowd());
     assert_eq!(code, Some(0));

@@ -56,6 +56,16 @@ impl Address {
         Self::inet([127, 0, 0, 1], port)
     }
 
+    /// ::1 and a port.
+    pub fn loopback6(port: u16) -> Self {
+        // SAFETY: All-zero is a valid sockaddr_in6.
+        let mut addr: libc::sockaddr_in6 = unsafe { zeroed() };
+        addr.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+        addr.sin6_port = port.to_be();
+        addr.sin6_addr.s6_addr[15] = 1;
+        Self::new(addr, size_of::<libc::sockaddr_in6>())
+    }
+
     /// An IPv4 address.
     pub fn inet(ip: [u8; 4], port: u16) -> Self {
         let addr = libc::sockaddr_in {
@@ -380,4 +390,16 @@ pub fn epoll_of(fd: &impl AsRawFd) -> io::Result<OwnedFd> {
         ))?;
         Ok(set)
     }
+}
+
+/// A packet socket that hears each packet of the loopback device once, from its IP header on.
+pub fn capture_loopback() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK;
+    let fd = socket(libc::AF_PACKET, kind, 0)?;
+    // PACKET_IGNORE_OUTGOING: the loopback device shows what comes in as well.
+    set_option(&fd, libc::SOL_PACKET, 23, 1)?;
+    set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64 << 20)?;
+    // ETH_P_ALL, and the loopback device's index in every network namespace.
+    bind(&fd, &Address::packet(3, 1))?;
+    Ok(fd)
 }

@@ -40,6 +40,7 @@ mod shutdown;
 mod skbs;
 mod sockets;
 mod storm;
+mod verdict;
 
 /// Every subject's tests.
 pub const ALL: &[&[Test]] = &[
@@ -63,6 +64,7 @@ pub const ALL: &[&[Test]] = &[
     queued::TESTS,
     facts::TESTS,
     sharers::TESTS,
+    verdict::TESTS,
     skbs::TESTS,
     events::TESTS,
     events_lost::TESTS,

@@ -1,0 +1,216 @@
+//! `ravel sockets --why`: what close() and shutdown() would do to each socket now, in sentences.
+
+use std::fmt::Write;
+use std::io;
+
+use ravel_records::{
+    Effect, Linger, Operation, PeerSees, Reads, SkState, Socket, SocketDetail, SocketsReport,
+    Verdict, Why,
+};
+use serde::Serialize;
+
+use super::heading;
+use super::sockets::{address, kind};
+use crate::screen::{DIM, NOTE, STRONG, count};
+
+/// The report, and what is foreseen for each of its sockets.
+#[derive(Serialize)]
+pub struct Explained<'r> {
+    #[serde(flatten)]
+    report: &'r SocketsReport,
+    verdicts: Vec<Foreseen>,
+}
+
+#[derive(Serialize)]
+struct Foreseen {
+    fd: u32,
+    verdicts: Option<[Verdict; 4]>,
+}
+
+impl<'r> Explained<'r> {
+    /// What follows from a report.
+    pub fn of(report: &'r SocketsReport) -> Self {
+        let foreseen = |socket: &Socket| Foreseen {
+            fd: socket.fd,
+            verdicts: socket.verdicts(),
+        };
+        Self {
+            report,
+            verdicts: report.sockets.iter().map(foreseen).collect(),
+        }
+    }
+}
+
+/// Draws the report.
+pub fn draw(report: &SocketsReport) -> String {
+    let mut text = heading("sockets", &report.header);
+    for socket in &report.sockets {
+        text.push('\n');
+        draw_socket(&mut text, socket);
+    }
+    let _ = writeln!(
+        text,
+        "\n{DIM}As things stand now: a packet, a read or another close() may change it. \
+         A peer's write can succeed, and be answered by a reset that its next one finds.{DIM:#}"
+    );
+    text
+}
+
+fn draw_socket(text: &mut String, socket: &Socket) {
+    let _ = write!(text, "{STRONG}fd {}{STRONG:#}  {}", socket.fd, kind(socket));
+    let Some(detail) = &socket.detail else {
+        let _ = writeln!(text, "  {NOTE}busy{NOTE:#}: nothing is foreseen");
+        return;
+    };
+    let (local, remote) = (address(&detail.local), address(&detail.remote));
+    let _ = writeln!(text, "  {}  {local} → {remote}", detail.sk_state);
+    match socket.verdicts() {
+        Some(verdicts) => {
+            for verdict in &verdicts {
+                let _ = writeln!(
+                    text,
+                    "  {:<15}{}.",
+                    name(verdict.operation),
+                    say(detail, verdict)
+                );
+            }
+        }
+        None => text.push_str("  nothing is foreseen for sockets of this kind\n"),
+    }
+}
+
+fn name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Close => "close()",
+        Operation::ShutRd => "shutdown(RD)",
+        Operation::ShutWr => "shutdown(WR)",
+        Operation::ShutRdWr => "shutdown(RDWR)",
+    }
+}
+
+fn say(detail: &SocketDetail, verdict: &Verdict) -> String {
+    let mut text = effect(detail, verdict);
+    if verdict.errno != 0 {
+        text = format!("fails with {}; {text}", errno(verdict.errno));
+    }
+    if let Some(seconds) = verdict.blocks {
+        let seconds = count(seconds, "second", "seconds");
+        let _ = write!(text, "; waits for the acknowledgement, {seconds} at most");
+    }
+    if matches!(verdict.effect, Effect::Drops { .. }) {
+        return text;
+    }
+    if verdict.state != detail.sk_state {
+        let _ = write!(text, "; {} → {}", detail.sk_state, verdict.state);
+        if verdict.settled != verdict.state {
+            let _ = write!(text, " → {}", verdict.settled);
+        }
+    }
+    if verdict.loses_unsent > 0 {
+        let bytes = count(verdict.loses_unsent, "unsent byte is", "unsent bytes are");
+        let _ = write!(text, "; {bytes} lost");
+    }
+    if let Some(peer) = &verdict.peer {
+        let _ = write!(text, "; {}", sees(verdict, peer));
+    }
+    text
+}
+
+fn effect(detail: &SocketDetail, verdict: &Verdict) -> String {
+    let closes = verdict.operation == Operation::Close;
+    match verdict.effect {
+        Effect::Drops { of } => {
+            format!("drops one of {of} references to the open file, and does nothing else")
+        }
+        Effect::Silent if detail.sk_state == SkState::Close && closes => "frees it".to_owned(),
+        Effect::Silent => "sends nothing".to_owned(),
+        Effect::Fin {
+            behind,
+            waits,
+            then_reset,
+        } => {
+            let mut text = match behind {
+                0 => "sends FIN".to_owned(),
+                bytes => format!("sends {}, then FIN", count(bytes, "byte", "bytes")),
+            };
+            if waits {
+                text.push_str(" as soon as the peer has room");
+            }
+            if then_reset {
+                text.push_str(", and RST once that is acknowledged (TCP_LINGER2)");
+            }
+            text
+        }
+        Effect::Reset { why } => {
+            let why = match why {
+                Why::Unread => format!(
+                    "because {} unread",
+                    count(detail.rx_bytes, "byte is", "bytes are")
+                ),
+                Why::Linger => "because SO_LINGER is 0 seconds".to_owned(),
+                Why::Linger2 => "because TCP_LINGER2 is below 0".to_owned(),
+                Why::NotAccepted => "because nobody has accepted it".to_owned(),
+            };
+            let despite = match (why.contains("unread"), detail.linger) {
+                (true, Linger::Seconds(seconds)) if seconds > 0 => ", and does not linger",
+                _ => "",
+            };
+            format!("sends RST, {why}{despite}")
+        }
+        Effect::ResetsWaiting { connections } => format!(
+            "resets {} that nobody has accepted",
+            count(connections, "connection", "connections")
+        ),
+        Effect::TellsPeer if detail.unread && closes => format!(
+            "tells the peer, with an error because {} unread",
+            match detail.rx_bytes {
+                0 => "something is".to_owned(),
+                bytes => count(bytes, "byte is", "bytes are"),
+            }
+        ),
+        Effect::TellsPeer => "tells the peer".to_owned(),
+    }
+}
+
+fn sees(verdict: &Verdict, peer: &PeerSees) -> String {
+    let who = match verdict.effect {
+        Effect::ResetsWaiting { .. } => "each peer",
+        _ => "the peer",
+    };
+    let first = match peer.bytes {
+        Some(0) | None => String::new(),
+        Some(bytes) => format!("{}, then ", count(bytes, "byte", "bytes")),
+    };
+    let reads = match peer.reads {
+        Reads::Open => format!("{who} sees no end to read"),
+        Reads::Eof => format!("{who} reads {first}end of file"),
+        Reads::Fails(error) => format!("{who} reads {first}{}", errno(error)),
+        Reads::FailsFirst(error) => {
+            format!("{who} reads {} before what is queued there", errno(error))
+        }
+    };
+    let writes = match peer.writes {
+        [0, 0] => "may write".to_owned(),
+        [0, second] => format!(
+            "its first write succeeds, the next fails with {}",
+            errno(second)
+        ),
+        [first, second] if first == second => format!("its writes fail with {}", errno(first)),
+        [first, second] => format!(
+            "its first write fails with {}, the next with {}",
+            errno(first),
+            errno(second)
+        ),
+    };
+    format!("{reads}, {writes}")
+}
+
+fn errno(errno: i32) -> String {
+    match errno {
+        32 => "EPIPE".to_owned(),
+        104 => "ECONNRESET".to_owned(),
+        107 => "ENOTCONN".to_owned(),
+        111 => "ECONNREFUSED".to_owned(),
+        other => io::Error::from_raw_os_error(other).to_string(),
+    }
+}
