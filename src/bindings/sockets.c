@@ -254,7 +254,8 @@ void ravel_tcp_peer(struct sock *sk, struct ravel_peer *out)
 	int dif = READ_ONCE(sk->sk_rx_dst_ifindex);
 	struct sock *peer;
 
-	if (!inet->inet_dport)
+	/* A connection that has ended keeps its addresses, which others may have now. */
+	if (!inet->inet_dport || (1 << READ_ONCE(sk->sk_state)) & (TCPF_CLOSE | TCPF_LISTEN))
 		return;
 	rcu_read_lock();
 #if IS_ENABLED(CONFIG_IPV6)
