@@ -29,13 +29,17 @@ tests!("sharers":
     bad_descriptors_are_refused,
 );
 
-fn sharers(pid: Pid, fd: &impl AsRawFd) -> Result<SharersReport> {
+/// The report, also of a file that others take and give back meanwhile.
+fn moving(pid: Pid, fd: &impl AsRawFd) -> Result<SharersReport> {
     let fd = fd.as_raw_fd();
     let (errno, answer) = query(format!("sharers {pid} {fd}").as_bytes())?;
     check_eq!(errno, 0, "the write, that gives {answer:?}");
     let text = answer.whole()?;
-    let report =
-        SharersReport::parse(&text).with_context(|| String::from_utf8_lossy(&text).into_owned())?;
+    SharersReport::parse(&text).with_context(|| String::from_utf8_lossy(&text).into_owned())
+}
+
+fn sharers(pid: Pid, fd: &impl AsRawFd) -> Result<SharersReport> {
+    let report = moving(pid, fd)?;
     check!(!report.summary.moved, "moved: {report:#?}");
     let counts = &report.summary;
     check_eq!(
@@ -285,7 +289,8 @@ fn call_under_way_is_not_named() -> Result<()> {
         let reader = scope.spawn(|| sys::recv(&one, 1, 0));
         let checked = super::peers::wait_for("the reader", || {
             // fdget() of a process with several threads takes a reference.
-            Ok(sharers(sys::getpid(), &fd)?.summary.unnamed == 1)
+            let counts = moving(sys::getpid(), &fd)?.summary;
+            Ok(!counts.moved && counts.unnamed == 1)
         });
         sys::shutdown(&one, libc::SHUT_RD)?;
         reader
