@@ -388,10 +388,10 @@ impl Attached {
         let dir = Dir::new(name, Some(self.top.clone()))?;
         let subject = Subject::new(process)?;
         let file = |kind: Kind| File::new(kind.name(), &dir, Entry::Report(kind, subject.clone()));
-        let [a, b, c, d, e] = Kind::FILES;
+        let [a, b, c, d, e, f] = Kind::FILES;
         Ok(Folder {
             nr,
-            _files: [file(a)?, file(b)?, file(c)?, file(d)?, file(e)?],
+            _files: [file(a)?, file(b)?, file(c)?, file(d)?, file(e)?, file(f)?],
             subject,
         })
     }

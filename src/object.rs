@@ -25,6 +25,7 @@ pub(crate) mod file_map;
 pub(crate) mod hold;
 pub(crate) mod id;
 pub(crate) mod layout;
+pub(crate) mod lineage;
 pub(crate) mod mm;
 pub(crate) mod page;
 pub(crate) mod process;

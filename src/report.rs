@@ -10,6 +10,7 @@
 pub(crate) mod anon_vma;
 pub(crate) mod chains;
 pub(crate) mod cow;
+pub(crate) mod lineage;
 pub(crate) mod page;
 pub(crate) mod sharers;
 pub(crate) mod skbs;
@@ -114,6 +115,8 @@ pub(crate) enum Kind {
     Skbs,
     /// Private memory: what is shared with whom.
     Cow,
+    /// The processes above and below, and what they share.
+    Lineage,
     /// Pages, and who maps them. A request for it names addresses.
     Page,
     /// anon_vma chains without their members, and the pages.
@@ -124,22 +127,24 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::AnonVma,
         Self::Sockets,
         Self::Skbs,
         Self::Cow,
+        Self::Lineage,
         Self::Page,
         Self::Chains,
         Self::Sharers,
     ];
 
     /// Those that need no more than a process, and so have a file in its folder.
-    pub(crate) const FILES: [Self; 5] = [
+    pub(crate) const FILES: [Self; 6] = [
         Self::AnonVma,
         Self::Sockets,
         Self::Skbs,
         Self::Cow,
+        Self::Lineage,
         Self::Chains,
     ];
 
@@ -150,6 +155,7 @@ impl Kind {
             Self::Sockets => c"sockets",
             Self::Skbs => c"skbs",
             Self::Cow => c"cow",
+            Self::Lineage => c"lineage",
             Self::Page => c"page",
             Self::Chains => c"chains",
             Self::Sharers => c"sharers",
@@ -169,6 +175,7 @@ enum Body {
     AnonVma(anon_vma::Walk),
     Sockets(sockets::Walk),
     Cow(cow::Walk),
+    Lineage(lineage::Walk),
     Page(page::Walk),
     Chains(chains::Walk),
     Sharers(sharers::Walk),
@@ -207,6 +214,7 @@ impl Report {
             Some(Body::AnonVma(walk)) => walk.chunk(&self.process, text),
             Some(Body::Sockets(walk)) => walk.chunk(&self.process, text),
             Some(Body::Cow(walk)) => walk.chunk(&self.process, text),
+            Some(Body::Lineage(walk)) => walk.chunk(&self.process, text),
             Some(Body::Page(walk)) => walk.chunk(&self.process, text),
             Some(Body::Chains(walk)) => walk.chunk(text),
             Some(Body::Sharers(walk)) => walk.chunk(&self.process, text),
@@ -219,6 +227,7 @@ impl Report {
         let body = match self.kind {
             Kind::AnonVma => Body::AnonVma(anon_vma::Walk::new(process)?),
             Kind::Cow => Body::Cow(cow::Walk::new(process)?),
+            Kind::Lineage => Body::Lineage(lineage::Walk::new(process)?),
             Kind::Chains => Body::Chains(chains::Walk::new(process)?),
             Kind::Page => Body::Page(page::Walk::new(process, self.range.clone())?),
             Kind::Sharers => Body::Sharers(sharers::Walk::new(process, self.range.start as u32)?),

@@ -10,3 +10,4 @@
 #include "pages.h"
 #include "shims.h"
 #include "sockets.h"
+#include "tasks.h"

@@ -175,8 +175,3 @@ long ravel_ring_slots(struct file *ring, const struct file *wanted)
 	mutex_unlock(&ctx->uring_lock);
 	return found;
 }
-
-void ravel_cond_resched(void)
-{
-	cond_resched();
-}

@@ -122,6 +122,11 @@ bool ravel_fatal_signal_pending(void)
 	return fatal_signal_pending(current);
 }
 
+void ravel_cond_resched(void)
+{
+	cond_resched();
+}
+
 bool ravel_may_see_frames(void)
 {
 	return capable(CAP_SYS_ADMIN);

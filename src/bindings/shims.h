@@ -66,6 +66,7 @@ struct task_struct *ravel_get_leader(struct pid *tgid);
 bool ravel_is_kthread(const struct task_struct *task);
 bool ravel_is_exiting(const struct task_struct *task);
 bool ravel_fatal_signal_pending(void);
+void ravel_cond_resched(void);
 bool ravel_may_see_frames(void);
 bool ravel_pid_alive(const struct task_struct *task);
 bool ravel_is_being_forked(struct task_struct *task);

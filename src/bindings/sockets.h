@@ -136,6 +136,5 @@ bool ravel_file_is_watched(struct file *file);
 u32 ravel_unix_messages(struct file *unix_file, const struct file *wanted, u32 *missed);
 bool ravel_file_is_ring(const struct file *file);
 long ravel_ring_slots(struct file *ring, const struct file *wanted);
-void ravel_cond_resched(void);
 
 #endif /* RAVEL_SOCKETS_H */

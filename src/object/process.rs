@@ -18,7 +18,7 @@ use kernel::{
 pub(crate) const PID_MAX: i32 = 4 * 1024 * 1024;
 
 /// How many generations [`Viewpoint::owner`] follows before it gives up.
-const GENERATIONS: usize = 1024;
+pub(super) const GENERATIONS: u32 = 1024;
 
 /// A process' name: that of its main thread (`task_struct.comm`).
 #[derive(Clone, Copy, Default)]
@@ -77,14 +77,10 @@ impl Process {
         // SAFETY: find_get_pid() takes a number only, and looks it up under RCU.
         let pid = NonNull::new(unsafe { bindings::find_get_pid(nr) }).ok_or(ESRCH)?;
         // SAFETY: `pid` is valid: the reference just taken keeps it.
-        let tgid = unsafe { bindings::ravel_get_tgid_pid(pid.as_ptr()) };
+        let process = unsafe { Self::of(pid.as_ptr()) };
         // SAFETY: The reference is given back once, and `pid` not used afterwards.
         unsafe { bindings::put_pid(pid.as_ptr()) };
-        let tgid = NonNull::new(tgid).ok_or(ESRCH)?;
-        // SAFETY: `tgid` is valid: a reference is owned. The initial namespace is never freed.
-        let nr = unsafe { bindings::pid_nr_ns(tgid.as_ptr(), &raw mut bindings::init_pid_ns) };
-        // INVARIANT: ravel_get_tgid_pid() took the reference.
-        let process = Self { tgid, nr };
+        let process = process.ok_or(ESRCH)?;
         if process.is_live() {
             Ok(process)
         } else {
@@ -112,8 +108,24 @@ impl Process {
         Some(unsafe { ARef::from_raw(task.cast()) })
     }
 
+    /// The process of a pid.
+    ///
+    /// # Safety
+    ///
+    /// `pid` is not freed meanwhile.
+    pub(super) unsafe fn of(pid: *mut bindings::pid) -> Option<Self> {
+        // SAFETY: By the caller. The initial namespace is never freed.
+        let (tgid, nr) = unsafe {
+            let tgid = NonNull::new(bindings::ravel_get_tgid_pid(pid))?;
+            let initial = &raw mut bindings::init_pid_ns;
+            (tgid, bindings::pid_nr_ns(tgid.as_ptr(), initial))
+        };
+        // INVARIANT: ravel_get_tgid_pid() took the reference.
+        Some(Self { tgid, nr })
+    }
+
     /// Its main thread, alive or a zombie.
-    fn leader(&self) -> Option<ARef<Task>> {
+    pub(super) fn leader(&self) -> Option<ARef<Task>> {
         // SAFETY: `tgid` is valid by the type's invariant.
         let task = NonNull::new(unsafe { bindings::ravel_get_leader(self.tgid.as_ptr()) })?;
         // SAFETY: The reference that was taken passes to the `ARef`; `Task` is transparent.
@@ -291,43 +303,88 @@ impl Viewpoint {
     }
 }
 
+/// How far one process is below another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Distance {
+    /// It descends from it, by so many generations; from itself by 0.
+    Below(u32),
+    /// It does not.
+    Apart,
+    /// More than [`GENERATIONS`], if at all.
+    Far,
+    /// A process on the way was reaped meanwhile.
+    Lost,
+}
+
 /// Whether `from` descends from the process of `to`; none if that cannot be told.
 ///
 /// Both tasks are kept by a reference or by RCU.
 fn descends(
     from: *mut bindings::task_struct,
     to: *mut bindings::task_struct,
-    _rcu: &rcu::Guard,
+    rcu: &rcu::Guard,
 ) -> Option<bool> {
+    // SAFETY: `to` is kept by the caller, and its `signal` is set once.
+    let wanted = unsafe { (*to).signal };
+    let parent = parent(from, rcu)?;
+    // SAFETY: parent() gives a task that RCU keeps.
+    if unsafe { (*parent).signal } == wanted {
+        return Some(true);
+    }
+    match distance(parent, to, rcu) {
+        Distance::Below(_) => Some(true),
+        Distance::Apart => Some(false),
+        Distance::Far | Distance::Lost => None,
+    }
+}
+
+/// The main thread of a process' parent, kept by RCU; none if the process was reaped.
+///
+/// `task` is kept by the caller, by a reference or by RCU.
+pub(super) fn parent(
+    task: *mut bindings::task_struct,
+    _rcu: &rcu::Guard,
+) -> Option<*mut bindings::task_struct> {
+    // SAFETY: `task` is kept by the caller. Where pid_alive() holds in this RCU section, `real_parent` was
+    // not stale then, and whatever task it is, it can only have been released since, and not freed. The same
+    // goes for its group leader.
+    unsafe {
+        if !bindings::ravel_pid_alive(task) {
+            return None;
+        }
+        let parent = bindings::ravel_real_parent(task);
+        Some(ptr::read_volatile(&raw const (*parent).group_leader))
+    }
+}
+
+/// How far `from` is below the process of `to`.
+///
+/// Both tasks are kept by a reference or by RCU.
+pub(super) fn distance(
+    from: *mut bindings::task_struct,
+    to: *mut bindings::task_struct,
+    rcu: &rcu::Guard,
+) -> Distance {
     // Threads of one process share their signal_struct, and keep it for as long as they live; the group
     // leader, by contrast, may change in exec().
     // SAFETY: `to` is kept by the caller, and its `signal` is set once.
     let wanted = unsafe { (*to).signal };
     let mut task = from;
-    for _ in 0..GENERATIONS {
-        // SAFETY: `task` is kept by the caller, or was reached from a task that was alive in this RCU
-        // section, so it is freed only after the section.
-        if !unsafe { bindings::ravel_pid_alive(task) } {
-            return None;
+    for generation in 0..GENERATIONS {
+        // SAFETY: `task` is kept by the caller, or by RCU, as parent() says.
+        if unsafe { (*task).signal } == wanted {
+            return Distance::Below(generation);
         }
-        // SAFETY: pid_alive() held in this RCU section: `real_parent` was not stale then, and whatever
-        // task it is, it can only have been released since, and not freed. The same goes for its group
-        // leader.
-        let (parent, signal) = unsafe {
-            let parent = bindings::ravel_real_parent(task);
-            let parent = ptr::read_volatile(&raw const (*parent).group_leader);
-            (parent, (*parent).signal)
+        let Some(parent) = parent(task, rcu) else {
+            return Distance::Lost;
         };
-        if signal == wanted {
-            return Some(true);
-        }
         // The first task of all is its own parent.
         if parent == task {
-            return Some(false);
+            return Distance::Apart;
         }
         task = parent;
     }
-    None
+    Distance::Far
 }
 
 /// When the owner of `mm` was born, in nanoseconds since boot; none if it has none, or none yet.
@@ -366,4 +423,14 @@ pub(super) fn is_exiting(task: &Task) -> bool {
 pub(crate) fn interrupted() -> bool {
     // SAFETY: Looks at the current task only.
     unsafe { bindings::ravel_fatal_signal_pending() }
+}
+
+/// Lets others run in the midst of long work; `EINTR` if the caller was sent a signal that ends it.
+pub(crate) fn pause() -> Result {
+    // SAFETY: It may sleep, which a reader in the middle of a report may: it holds no guard here that forbids it.
+    unsafe { bindings::ravel_cond_resched() };
+    if interrupted() {
+        return Err(EINTR);
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use super::{
     gfp,
     hold::Lock,
     id::Id,
-    process::{interrupted, Comm},
+    process::{interrupted, pause, Comm},
     socket::OpenFile,
 };
 use crate::bindings;
@@ -172,11 +172,7 @@ impl OpenFile {
                 self.look(&mut found, &task, fd, &file, most)?;
                 fd += 1;
                 if found.fds as usize % BREATH == 0 {
-                    if interrupted() {
-                        return Err(EINTR);
-                    }
-                    // SAFETY: Nothing is held that forbids to sleep.
-                    unsafe { bindings::ravel_cond_resched() };
+                    pause()?;
                 }
             }
         }

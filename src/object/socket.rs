@@ -79,6 +79,11 @@ impl Files {
 /// A reference to it is owned.
 pub(crate) struct OpenFile(NonNull<bindings::file>);
 
+/// Which open file it was, to look for it among others. Tells nothing else: it may be closed already, and
+/// another in its place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FileToken(usize);
+
 impl OpenFile {
     /// A task's first open file whose descriptor is `fd` or above; `fd` becomes its descriptor.
     pub(super) fn next_of(task: &Task, fd: &mut u32) -> Option<Self> {
@@ -90,6 +95,11 @@ impl OpenFile {
 
     pub(super) fn as_ptr(&self) -> *mut bindings::file {
         self.0.as_ptr()
+    }
+
+    /// To look for it elsewhere.
+    pub(crate) fn token(&self) -> FileToken {
+        FileToken(self.0.addr().get())
     }
 
     /// References to it, this one left out.

@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::{
-    AnonVmaReport, Attached, ChainsReport, CowReport, Error, Line, PageReport, ReportError,
-    ReportName, SharersReport, SkbsReport, SocketsReport, Version,
+    AnonVmaReport, Attached, ChainsReport, CowReport, Error, Line, LineageReport, PageReport,
+    ReportError, ReportName, SharersReport, SkbsReport, SocketsReport, Version,
 };
 
 /// Where debugfs usually shows the module.
@@ -112,6 +112,11 @@ impl Client {
     /// The report `chains` of a process.
     pub fn chains(&self, pid: u32) -> Result<ChainsReport, Error> {
         ChainsReport::parse(&self.query(&ReportName::Chains, pid)?)
+    }
+
+    /// The report `lineage` of a process.
+    pub fn lineage(&self, pid: u32) -> Result<LineageReport, Error> {
+        LineageReport::parse(&self.query(&ReportName::Lineage, pid)?)
     }
 
     /// The report `page` of some addresses of a process.

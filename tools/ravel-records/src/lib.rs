@@ -34,10 +34,12 @@ mod error;
 mod events;
 mod events_client;
 mod line;
+mod lineage;
 mod page;
 mod sharers;
 mod skbs;
 mod sockets;
+mod tree;
 mod value;
 pub mod verdict;
 mod words;
@@ -54,13 +56,15 @@ pub use events::{
 };
 pub use events_client::Reader;
 pub use line::{Line, Value};
+pub use lineage::{Kin, LineageReport, LineageSummary, Namespaces, Shared, Thread};
 pub use page::{Mapper, Page, PageReport, PageSummary};
 pub use sharers::{SharedFile, Sharer, SharersReport, SharersSummary};
 pub use skbs::{Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
 pub use sockets::{Peer, Socket, SocketDetail, SocketsReport, SocketsSummary, Tcp, Waiting};
+pub use tree::{Edge, Tree};
 pub use value::{EtherType, Hex, Id, Linger, Offset, SocketFlags, Text, Timer};
 pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
 pub use words::{
-    Family, Fin, Holds, MemberState, PageKind, ProcessState, Protocol, QueueName, Relation,
-    ReportName, Scope, Shutdown, SkState, SocketKind, SocketState, TcpTimer,
+    Agreement, Family, Fin, Holds, MemberState, PageKind, ProcessState, Protocol, QueueName,
+    Relation, ReportName, Role, Scope, Shutdown, SkState, SocketKind, SocketState, TcpTimer,
 };

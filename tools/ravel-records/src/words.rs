@@ -88,6 +88,8 @@ words! {
         Page = "page",
         /// Private memory: what of it is shared with whom.
         Cow = "cow",
+        /// The processes above and below, and what they share.
+        Lineage = "lineage",
         /// anon_vma chains without their members, and where the pages are.
         Chains = "chains",
         /// Everyone who holds an open file.
@@ -138,6 +140,36 @@ words! {
         Unrelated = "other",
         /// Not known: not `live`, or too many generations off.
         Unknown = "unknown",
+    }
+
+    /// What a process of a tree is to the one asked for.
+    Role {
+        /// The same.
+        Self_ = "self",
+        /// Its parent, or a parent's ancestor.
+        Ancestor = "ancestor",
+        /// Its child, or a child's descendant.
+        Descendant = "descendant",
+        /// Neither: it has the same address space, traces, or is traced.
+        Unrelated = "other",
+    }
+
+    /// Whether the tree of anon_vmas says of two processes what the tree of processes says.
+    Agreement {
+        /// They have one address space.
+        SameMemory = "same_memory",
+        /// They share anon_vmas, as the fork left them.
+        Agrees = "agrees",
+        /// One of them has no memory any more.
+        Exited = "exited",
+        /// They share none: one that was forked went through exec().
+        Exec = "exec",
+        /// They share none, and the upper one is the younger: the lower one was adopted.
+        Adopted = "adopted",
+        /// They share none: the upper one went through exec(), since the fork or before, or adopted.
+        ExecOrAdopted = "exec_or_adopted",
+        /// They share none, and neither exec() nor adoption tells why.
+        Unexplained = "unexplained",
     }
 
     /// What a page table entry holds.

@@ -3,11 +3,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use ravel_records::{
-    AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Failed, Line, PageReport, SkbsReport,
-    SocketsReport, Sources, Streams, Value, Version,
+    AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Failed, Line, LineageReport,
+    PageReport, SkbsReport, SocketsReport, Sources, Streams, Tree, Value, Version,
 };
 
-const SAMPLES: [&[u8]; 9] = [
+const SAMPLES: [&[u8]; 11] = [
     include_bytes!("samples/anon-bgsave-child.txt"),
     include_bytes!("samples/anon-mprotect-split.txt"),
     include_bytes!("samples/sockets-half-closed.txt"),
@@ -17,6 +17,13 @@ const SAMPLES: [&[u8]; 9] = [
     include_bytes!("samples/chains-three-generations.txt"),
     include_bytes!("samples/events-batch.txt"),
     include_bytes!("samples/streams.txt"),
+    include_bytes!("samples/lineage-bgsave-child.txt"),
+    concat!(
+        include_str!("samples/lineage-bgsave-child.txt"),
+        include_str!("samples/anon-bgsave-child.txt"),
+        include_str!("samples/cow-bgsave-child.txt"),
+    )
+    .as_bytes(),
 ];
 
 /// Reads a text as everything; whatever is read must also go to JSON.
@@ -47,6 +54,11 @@ fn read_all(text: &[u8]) {
             serde_json::to_string(report).unwrap();
         }
     });
+    let _ = LineageReport::parse(text).map(|report| {
+        let _ = report.itself().map(|kin| report.children(kin.pid).count());
+        serde_json::to_string(&report).unwrap()
+    });
+    let _ = Tree::parse(text).map(|tree| serde_json::to_string(&tree).unwrap());
     let _ = Version::parse(text);
     let _ = Attached::parse(text);
     let _ = Batch::parse(text).map(|batch| serde_json::to_string(&batch).unwrap());

@@ -1,9 +1,10 @@
 //! Whole reports, as samples by hand: what is read from them, and what is refused.
 
 use ravel_records::{
-    AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Error, EtherType, Event, FORMAT,
-    Failed, Linger, MemberState, Offset, PageKind, PageReport, ProcessState, Protocol, QueueName,
-    Relation, Scope, Shutdown, SkState, SkbsReport, SocketsReport, Sources, Streams, Version,
+    Agreement, AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Error, EtherType, Event,
+    FORMAT, Failed, LineageReport, Linger, MemberState, Offset, PageKind, PageReport, ProcessState,
+    Protocol, QueueName, Relation, Role, Scope, Shutdown, SkState, SkbsReport, SocketsReport,
+    Sources, Streams, Tree, Version,
 };
 
 const ANON: &str = include_str!("samples/anon-bgsave-child.txt");
@@ -12,6 +13,7 @@ const SOCKETS: &str = include_str!("samples/sockets-half-closed.txt");
 const SKBS: &str = include_str!("samples/skbs-udp.txt");
 const PAGE: &str = include_str!("samples/page-forked.txt");
 const COW: &str = include_str!("samples/cow-bgsave-child.txt");
+const LINEAGE: &str = include_str!("samples/lineage-bgsave-child.txt");
 const CHAINS: &str = include_str!("samples/chains-three-generations.txt");
 const BATCH: &str = include_str!("samples/events-batch.txt");
 const STREAMS: &str = include_str!("samples/streams.txt");
@@ -109,6 +111,96 @@ fn cow() {
     assert_eq!(data.shares[1].state, MemberState::Forking);
     assert_eq!(report.summary.pages.file, 233);
     assert!(report.vma_at(0).is_none());
+}
+
+#[test]
+fn lineage() {
+    let report = LineageReport::parse(LINEAGE.as_bytes()).unwrap();
+    assert_eq!(report.itself().unwrap().pid, 901);
+    assert_eq!(report.threads[1].comm.to_string(), "bio \"close\"");
+    let parent = report.process(812).unwrap();
+    assert_eq!((parent.role.clone(), parent.tracer), (Role::Ancestor, 820));
+    assert_eq!(parent.shared.as_ref().unwrap().sockets, 3);
+    assert_eq!(
+        report.process(911).unwrap().namespaces.pid_ns,
+        4_026_532_199
+    );
+    assert_eq!(report.process(912).unwrap().shared, None);
+    let children: Vec<u32> = report.children(901).map(|kin| kin.pid).collect();
+    assert_eq!(children, [910, 912]);
+    for (old, new, expected) in [
+        (
+            "ancestors=3",
+            "ancestors=2",
+            "counts 2 ancestors, the report has 3",
+        ),
+        ("others=1", "others=0", "counts 0 others, the report has 1"),
+        (
+            "threads=2 fds",
+            "threads=3 fds",
+            "counts 3 threads, the report has 2",
+        ),
+        ("role=self", "role=child", "counts 1 processes asked for"),
+        ("shared pid=910", "shared pid=9", "a `shared` not under"),
+        (
+            "namespaces pid=910",
+            "namespaces pid=9",
+            "`namespaces` not under",
+        ),
+    ] {
+        let text = LINEAGE.replacen(old, new, 1);
+        assert_ne!(text, LINEAGE, "{old}");
+        let reason = LineageReport::parse(text.as_bytes()).unwrap_err();
+        assert!(reason.to_string().contains(expected), "{reason}");
+    }
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["processes"][1]["shared"]["files"], 9);
+    assert_eq!(json["processes"][1]["role"], "ancestor");
+    assert_eq!(
+        serde_json::from_value::<LineageReport>(json).unwrap(),
+        report
+    );
+}
+
+#[test]
+fn trees_joined() {
+    let all = [COW, LINEAGE, ANON].concat();
+    let tree = Tree::parse(all.as_bytes()).unwrap();
+    let of = |pid| {
+        let edge = tree.edge(pid).unwrap();
+        (edge.agreement.clone(), edge.exec)
+    };
+    let parent = tree.edge(812).unwrap();
+    assert_eq!((parent.anon_vmas, parent.pages), (3, 15 + 26600));
+    assert_eq!((parent.files, parent.sockets), (9, 3));
+    assert_eq!(of(812), (Agreement::Agrees, 0));
+    // The server went through exec() after the shell had forked it.
+    assert_eq!(of(700), (Agreement::Exec, 812));
+    assert_eq!(of(1), (Agreement::Exec, 812));
+    assert_eq!(of(910), (Agreement::Exec, 910));
+    assert_eq!(of(911), (Agreement::Exec, 910));
+    assert_eq!(of(912), (Agreement::Exited, 0));
+    assert_eq!(of(915), (Agreement::SameMemory, 0));
+    assert!(!tree.whole);
+    let changed = |old: &str, new: &str| {
+        let text = all.replace(old, new);
+        assert_ne!(text, all, "{old}");
+        Tree::parse(text.as_bytes()).unwrap()
+    };
+    let adopted = changed("born_ns=92000000000 exec=1", "born_ns=5 exec=0");
+    assert_eq!(adopted.edge(910).unwrap().agreement, Agreement::Adopted);
+    let unexplained = changed("born_ns=92000000000 exec=1", "born_ns=92000000000 exec=0");
+    let edge = unexplained.edge(910).unwrap();
+    assert_eq!(edge.agreement, Agreement::Unexplained);
+    let json = serde_json::to_string(&tree).unwrap();
+    assert_eq!(serde_json::from_str::<Tree>(&json).unwrap(), tree);
+    for missing in [
+        [COW, LINEAGE].concat(),
+        [ANON, COW].concat(),
+        ANON.to_owned(),
+    ] {
+        assert!(Tree::parse(missing.as_bytes()).is_err());
+    }
 }
 
 fn page_reason(old: &str, new: &str) -> String {
@@ -239,6 +331,7 @@ fn every_cut_is_seen() {
         (SKBS, |text| SkbsReport::parse(text).map(drop)),
         (PAGE, |text| PageReport::parse(text).map(drop)),
         (COW, |text| CowReport::parse(text).map(drop)),
+        (LINEAGE, |text| LineageReport::parse(text).map(drop)),
     ] {
         for end in 0..text.len() {
             let error = parse(&text.as_bytes()[..end]).unwrap_err();

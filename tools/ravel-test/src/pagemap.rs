@@ -52,6 +52,11 @@ impl Entry {
         (self.0 >> 56) & 1 == 1
     }
 
+    /// A page is there that is no file's, nor shared memory's.
+    pub fn anonymous(self) -> bool {
+        self.present() && (self.0 >> 61) & 1 == 0
+    }
+
     /// Neither.
     pub fn empty(self) -> bool {
         !self.present() && !self.swapped()

@@ -5,9 +5,9 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, anyhow};
 use ravel_records::{
-    AnonVma, AnonVmaReport, ChainsReport, CowReport, Id, Member, PageReport, Queue, QueueName,
+    AnonVma, AnonVmaReport, ChainsReport, CowReport, Id, LineageReport, Member, PageReport, Queue,
+    QueueName, Relation, SkbsReport, Socket, SocketDetail, SocketQueues, SocketsReport, Tree, Vma,
 };
-use ravel_records::{Relation, SkbsReport, Socket, SocketDetail, SocketQueues, SocketsReport, Vma};
 
 use crate::check_eq;
 use crate::module::{query, report_text};
@@ -34,6 +34,16 @@ pub fn cow(pid: Pid) -> Result<CowReport> {
     parse_cow(&report_text("cow", pid)?)
 }
 
+/// The report `lineage` of a process, by `query`.
+pub fn lineage(pid: Pid) -> Result<LineageReport> {
+    parse_lineage(&report_text("lineage", pid)?)
+}
+
+/// The same, joined with `anon_vma` and `cow`.
+pub fn tree(pid: Pid) -> Result<Tree> {
+    Ok(Tree::new(lineage(pid)?, &anon(pid)?, &cow(pid)?))
+}
+
 /// The report `chains` of a process, by `query`.
 pub fn chains(pid: Pid) -> Result<ChainsReport> {
     parse_chains(&report_text("chains", pid)?)
@@ -55,6 +65,11 @@ pub fn page(pid: Pid, start: u64, end: u64) -> Result<PageReport> {
 /// Parses a report, and puts its text behind the error where that fails.
 pub fn parse_page(text: &[u8]) -> Result<PageReport> {
     PageReport::parse(text).map_err(|e| with_text(e, text))
+}
+
+/// Parses a report, and puts its text behind the error where that fails.
+pub fn parse_lineage(text: &[u8]) -> Result<LineageReport> {
+    LineageReport::parse(text).map_err(|e| with_text(e, text))
 }
 
 /// Parses a report, and puts its text behind the error where that fails.

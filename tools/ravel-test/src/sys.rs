@@ -61,13 +61,16 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// clone3() like fork(), in new namespaces (`flags`), and with a chosen pid where `set_tid` is given.
+/// clone3() like fork(), with flags (none that share memory), and with a chosen pid where `set_tid` is given.
 pub fn fork_with(flags: u64, set_tid: Option<Pid>) -> io::Result<Forked> {
     let tid = set_tid.unwrap_or(0);
     // SAFETY: All-zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { zeroed() };
     args.flags = flags;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // With CLONE_PARENT the child takes ours, and clone3() none.
+    if flags & libc::CLONE_PARENT as u64 == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     if set_tid.is_some() {
         args.set_tid = &raw const tid as u64;
         args.set_tid_size = 1;
@@ -270,6 +273,40 @@ pub fn poll(fd: &impl AsRawFd, events: i16, timeout_ms: i32) -> io::Result<bool>
     };
     // SAFETY: One pollfd, ours.
     Ok(cvt(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) })? > 0)
+}
+
+/// Begins to trace a process, and lets it run on.
+pub fn ptrace_seize(pid: Pid) -> io::Result<()> {
+    let none = ptr::null_mut::<c_void>();
+    // SAFETY: No memory is involved.
+    cvt_long(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) }).map(drop)
+}
+
+/// What kcmp() compares of two processes.
+#[derive(Clone, Copy, Debug)]
+pub enum Kcmp {
+    /// The open files behind two descriptors.
+    File(RawFd, RawFd),
+    /// Address spaces.
+    Vm,
+    /// Tables of descriptors.
+    Files,
+    /// Root, working directory and umask.
+    Fs,
+}
+
+/// kcmp(): whether two processes have the same object.
+pub fn kcmp(one: Pid, other: Pid, what: Kcmp) -> io::Result<bool> {
+    let (kind, first, second) = match what {
+        Kcmp::File(first, second) => (0, first, second),
+        Kcmp::Vm => (1, 0, 0),
+        Kcmp::Files => (2, 0, 0),
+        Kcmp::Fs => (3, 0, 0),
+    };
+    let (first, second) = (first as libc::c_ulong, second as libc::c_ulong);
+    // SAFETY: No memory is involved.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, kind, first, second) };
+    Ok(cvt_long(order)? == 0)
 }
 
 /// unshare().

@@ -35,6 +35,8 @@ pub enum Command {
     Page(Page),
     /// Show how much of the private memory is shared, and with whom
     Cow(Cow),
+    /// Show the processes above and below, and what each still shares since fork
+    Tree(Tree),
     /// Show what one reverse-mapping walk costs, now and under the designs before
     Cost(Cost),
     /// Make streams of what happens to processes, and read them
@@ -143,6 +145,16 @@ pub struct Cow {
     #[command(flatten)]
     pub source: Source,
     /// Show mappings that hold nothing private, too, and everyone they are shared with
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `ravel tree`.
+#[derive(Debug, Args)]
+pub struct Tree {
+    #[command(flatten)]
+    pub source: Source,
+    /// Show every child of each process, and every thread, not the first 8
     #[arg(long)]
     pub all: bool,
 }

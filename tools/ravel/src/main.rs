@@ -21,7 +21,7 @@ use clap::{CommandFactory, Parser};
 use ravel_records::client::Client;
 use ravel_records::{
     AnonVmaReport, CowReport, Error, FORMAT, PageReport, ReportName, SharersReport, SkbsReport,
-    SocketsReport,
+    SocketsReport, Tree,
 };
 use serde::Serialize;
 
@@ -148,6 +148,13 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
             print(&view::cow::draw(&report, args.all, &screen))?;
         }
+        Command::Tree(args) => {
+            let tree = tree(&client, &args.source)?;
+            if args.source.json {
+                return json(&tree);
+            }
+            print(&view::tree::draw(&tree, args.all, &screen))?;
+        }
         Command::Cost(args) => {
             let Source { pid, from, .. } = &args.source;
             let family = family(&client, *pid, from.as_deref())?;
@@ -245,6 +252,17 @@ fn page_text(client: &Client, args: &Page) -> Result<Vec<u8>, Failure> {
         (Some(pid), Some(range)) => Ok(client.query_range(&ReportName::Page, pid, range)?),
         _ => text(client, ReportName::Page, &args.source),
     }
+}
+
+/// The three reports that a tree is made of: saved ones in one text, or what the module answers now.
+fn tree(client: &Client, source: &Source) -> Result<Tree, Failure> {
+    let mut all = text(client, ReportName::Lineage, source)?;
+    if source.from.is_none() {
+        for report in [ReportName::AnonVma, ReportName::Cow] {
+            all.extend(text(client, report, source)?);
+        }
+    }
+    Ok(Tree::parse(&all)?)
 }
 
 fn saved(path: &Path) -> io::Result<Vec<u8>> {

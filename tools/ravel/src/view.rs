@@ -10,6 +10,7 @@ pub mod sharers;
 pub mod skbs;
 pub mod sockets;
 mod table;
+pub mod tree;
 pub mod why;
 
 use ravel_records::{Header, Hex, MemberState, Relation};

@@ -171,6 +171,59 @@ fn cow_with_many_is_folded() {
     assert_eq!(all.matches("descendant  ").count(), 200);
 }
 
+/// The three reports that a tree is made of.
+fn tree() -> String {
+    let names = ["lineage", "anon", "cow"].map(|name| format!("{name}-bgsave-child.txt"));
+    names
+        .map(|name| std::fs::read_to_string(sample(&name)).unwrap())
+        .concat()
+}
+
+#[test]
+fn tree_of_a_forked_child() {
+    let (code, text, _) = piped(&["tree"], &tree());
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!(text);
+    let (_, json, _) = piped(&["tree", "--json"], &tree());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["edges"][0]["agreement"], "agrees");
+    assert_eq!(json["lineage"]["summary"]["descendants"], 3);
+}
+
+#[test]
+fn tree_with_many_children_is_folded() {
+    let mut more = String::new();
+    for pid in 2001..2201 {
+        more.push_str(&format!(
+            "process pid={pid} role=descendant generation=1 comm=\"w\" state=live parent=901 tracer=0 \
+             ns_pid={pid} threads=1 born_ns=93000000000 exec=0 vfork=0 init=0 subreaper=0 \
+             same_vm=0 same_files=0 same_fs=0\n"
+        ));
+    }
+    let text = tree()
+        .replace(
+            "summary report=lineage",
+            &format!("{more}summary report=lineage"),
+        )
+        .replace("descendants=3", "descendants=203");
+    let (code, shown, _) = piped(&["tree"], &text);
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("195 more children (--all)"), "{shown}");
+    let (_, all, _) = piped(&["tree", "--all"], &text);
+    assert_eq!(all.matches("─ 2").count(), 200);
+    // Circles of whoever changed the text end.
+    let circle = tree()
+        .replace("pid=901 role=self", "pid=901 role=self ")
+        .replace(
+            "pid=910 role=descendant generation=1 comm=\"gzip\" state=live parent=901",
+            "pid=910 role=descendant generation=1 comm=\"gzip\" state=live parent=911",
+        );
+    assert_eq!(
+        piped(&["tree"], &circle.replace("self  ", "self ")).0,
+        Some(0)
+    );
+}
+
 #[test]
 fn cost_of_three_generations() {
     let name = "chains-three-generations.txt";

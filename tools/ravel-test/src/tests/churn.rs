@@ -14,7 +14,9 @@ use ravel_records::{AnonVmaReport, MemberState, Relation};
 
 use crate::module::{REPORTS, query};
 use crate::process::{Area, Child};
-use crate::report::{chain, parse_anon, parse_chains, parse_cow, parse_skbs, parse_sockets};
+use crate::report::{
+    chain, parse_anon, parse_chains, parse_cow, parse_lineage, parse_skbs, parse_sockets,
+};
 use crate::sys::{self, Forked, PAGE, Pid};
 use crate::{check, check_eq, tests};
 
@@ -219,6 +221,7 @@ fn read_one(
         "sockets" => drop(parse_sockets(&answer.text)?),
         "skbs" => drop(parse_skbs(&answer.text)?),
         "cow" => drop(parse_cow(&answer.text)?),
+        "lineage" => drop(parse_lineage(&answer.text)?),
         "chains" => drop(parse_chains(&answer.text)?),
         other => return Err(anyhow!("no check of report {other}")),
     }

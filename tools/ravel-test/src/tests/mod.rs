@@ -28,6 +28,7 @@ mod fuzz;
 mod graph;
 mod identity;
 mod lifecycle;
+mod lineage;
 mod names;
 mod page;
 mod peers;
@@ -55,6 +56,8 @@ pub const ALL: &[&[Test]] = &[
     page::KINDS,
     page::MOVING,
     cow::TESTS,
+    lineage::TESTS,
+    lineage::SHAPES,
     chains::TESTS,
     cost::TESTS,
     graph::TESTS,

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use ravel_records::{
-    AnonVmaReport, ChainsReport, CowReport, Error, PageReport, SkbsReport, SocketsReport,
+    AnonVmaReport, ChainsReport, CowReport, Error, LineageReport, PageReport, SkbsReport,
+    SocketsReport,
 };
 
 use crate::harness::say;
@@ -231,6 +232,12 @@ fn parse(report: &str, text: &[u8]) -> Result<Told, Error> {
                 0,
                 report.summary.cut,
             )
+        }
+        "lineage" => {
+            let report = LineageReport::parse(text)?;
+            let pids = report.processes.iter().map(|kin| kin.pid as Pid);
+            let (moved, cut) = (report.summary.moved, report.summary.cut);
+            (pids.collect(), Vec::new(), 0, moved, cut)
         }
         "cow" => {
             let report = CowReport::parse(text)?;
