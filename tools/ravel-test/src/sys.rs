@@ -519,6 +519,18 @@ pub fn remap_keeping(addr: usize, len: usize, to: usize) -> io::Result<()> {
     }
 }
 
+/// mremap() of a whole mapping to another length at a chosen address.
+pub fn remap_to(addr: usize, len: usize, to: usize, to_len: usize) -> io::Result<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: As in map().
+    let p = unsafe { libc::mremap(addr as *mut c_void, len, to_len, flags, to as *mut c_void) };
+    if p == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// madvise().
 pub fn advise(addr: usize, len: usize, advice: c_int) -> io::Result<()> {
     // SAFETY: As in map().

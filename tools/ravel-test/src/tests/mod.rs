@@ -54,6 +54,7 @@ pub const ALL: &[&[Test]] = &[
     page::TESTS,
     page::FILES,
     page::KINDS,
+    page::SHAPES,
     page::MOVING,
     cow::TESTS,
     lineage::TESTS,

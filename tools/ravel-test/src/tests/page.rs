@@ -19,8 +19,11 @@ use Relation::{Ancestor, Descendant, Self_, Unrelated};
 mod files;
 pub(super) mod kinds;
 mod moving;
+mod shapes;
 
-pub use {files::TESTS as FILES, kinds::TESTS as KINDS, moving::TESTS as MOVING};
+pub use {
+    files::TESTS as FILES, kinds::TESTS as KINDS, moving::TESTS as MOVING, shapes::TESTS as SHAPES,
+};
 
 tests!("page":
     written_read_and_untouched_pages,
