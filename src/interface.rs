@@ -8,6 +8,7 @@ use crate::{
     events,
     object::{
         debugfs::{Dir, File, FileOps},
+        gfp,
         hold::Lock,
         layout::kernel_release,
         process::{Comm, Process, PID_MAX},
@@ -40,7 +41,7 @@ impl Interface {
     /// Makes the files.
     pub(crate) fn new() -> Result<Self> {
         let top = Dir::new(c"ravel", None)?;
-        let attached = Arc::pin_init(Attached::new(top.clone()), GFP_KERNEL)?;
+        let attached = Arc::pin_init(Attached::new(top.clone()), gfp())?;
         let file = |name, entry| File::new(name, &top, entry);
         Ok(Self {
             _events: events::Files::new(&top)?,
@@ -120,7 +121,7 @@ impl FileOps for Entry {
                 let (answer, result) = match request.and_then(Request::query) {
                     Ok((kind, pid, range)) => match Process::find(pid) {
                         Ok(process) => {
-                            let process = Arc::new(process, GFP_KERNEL)?;
+                            let process = Arc::new(process, gfp())?;
                             (Stream::report(Report::new(kind, process, range)), Ok(()))
                         }
                         Err(err) => {
@@ -304,12 +305,12 @@ struct Subject {
 
 impl Subject {
     fn new(process: Process) -> Result<Arc<Self>> {
-        let process = Arc::new(process, GFP_KERNEL)?;
+        let process = Arc::new(process, gfp())?;
         Arc::pin_init(
             pin_init!(Self {
                 process <- new_mutex!(process),
             }),
-            GFP_KERNEL,
+            gfp(),
         )
     }
 
@@ -350,16 +351,16 @@ impl Attached {
             }
             // The number was given to another process, and so is the folder: the one before is gone for
             // good. The files stay, since to make new ones could fail.
-            let process = Arc::new(process, GFP_KERNEL)?;
+            let process = Arc::new(process, gfp())?;
             *folder.subject.process.lock() = process;
             return Ok(());
         }
         if folders.len() == MAX_ATTACHED {
             return Err(ENOSPC);
         }
-        folders.reserve(1, GFP_KERNEL)?;
+        folders.reserve(1, gfp())?;
         let folder = self.folder(process)?;
-        Ok(folders.push(folder, GFP_KERNEL)?)
+        Ok(folders.push(folder, gfp())?)
     }
 
     /// `pid` is a process of the caller's pid namespace; or, where there is none, a folder's name.
@@ -397,11 +398,11 @@ impl Attached {
     }
 
     fn list(&self) -> Result<Text> {
-        let mut seen = KVec::<(i32, Option<Comm>)>::with_capacity(MAX_ATTACHED, GFP_KERNEL)?;
+        let mut seen = KVec::<(i32, Option<Comm>)>::with_capacity(MAX_ATTACHED, gfp())?;
         for folder in self.folders.lock().iter() {
             let process = folder.subject.now();
             let comm = process.is_live().then(|| process.comm()).flatten();
-            seen.push((folder.nr, comm), GFP_KERNEL)?;
+            seen.push((folder.nr, comm), gfp())?;
         }
         let mut text = Text::default();
         for (pid, comm) in &seen {

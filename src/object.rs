@@ -38,7 +38,7 @@ pub(crate) mod waker;
 
 use kernel::{alloc::Flags, prelude::*};
 
-/// How memory for a report is allocated. Where there is none the reader is told; the kernel log need not be.
+/// How memory that a user asks for is allocated. Where there is none he is told; the kernel log need not be.
 pub(crate) fn gfp() -> Flags {
     GFP_KERNEL | __GFP_NOWARN
 }

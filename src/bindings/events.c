@@ -210,7 +210,7 @@ static enum hrtimer_restart waker_timer(struct hrtimer *timer)
 
 struct ravel_waker *ravel_waker_new(void)
 {
-	struct ravel_waker *waker = kzalloc(sizeof(*waker), GFP_KERNEL);
+	struct ravel_waker *waker = kzalloc(sizeof(*waker), GFP_KERNEL | __GFP_NOWARN);
 
 	if (waker) {
 		init_waitqueue_head(&waker->wait);

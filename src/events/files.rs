@@ -9,6 +9,7 @@ use super::{
 use crate::{
     object::{
         debugfs::{Dir, File, FileOps, PollWait},
+        gfp,
         source::Source,
     },
     report::{text::Text, CHUNK_TEXT, FORMAT},
@@ -33,7 +34,7 @@ impl Files {
     /// Makes the files in `top`.
     pub(crate) fn new(top: &Arc<Dir>) -> Result<Self> {
         let dir = Dir::new(c"events", Some(top.clone()))?;
-        let streams = Arc::pin_init(Streams::new(dir), GFP_KERNEL)?;
+        let streams = Arc::pin_init(Streams::new(dir), gfp())?;
         Ok(Self {
             _files: [
                 File::new(c"sources", top, Entry::Sources)?,
@@ -286,19 +287,29 @@ impl Failed {
                 return Ok(0);
             };
             self.text.clear();
-            let text = &mut self.text.text;
-            let (told, next) = self.stream.tell_failed(from, CHUNK_TEXT, text)?;
-            self.told += told;
-            self.next = next;
-            if next.is_none() {
-                text.record("summary")
-                    .word("report", b"failed")
-                    .number("records", self.told)
-                    .number("cut", 0)
-                    .end()?;
+            if let Err(err) = self.tell(from) {
+                // The next read begins this chunk again.
+                self.text.clear();
+                return Err(err);
             }
         }
         self.text.read(to)
+    }
+
+    /// Writes down the chunk that begins with a number. Where it fails, where it goes on stays as it was.
+    fn tell(&mut self, from: u64) -> Result {
+        let text = &mut self.text.text;
+        let (told, next) = self.stream.tell_failed(from, CHUNK_TEXT, text)?;
+        let told = self.told + told;
+        if next.is_none() {
+            text.record("summary")
+                .word("report", b"failed")
+                .number("records", told)
+                .number("cut", 0)
+                .end()?;
+        }
+        (self.told, self.next) = (told, next);
+        Ok(())
     }
 }
 
@@ -342,7 +353,7 @@ impl Streams {
         if folders.len() == MAX_STREAMS {
             return Err(ENOSPC);
         }
-        folders.reserve(1, GFP_KERNEL)?;
+        folders.reserve(1, gfp())?;
         let mut folder = Folder {
             stream: Stream::new(settings)?,
             files: None,
@@ -352,7 +363,7 @@ impl Streams {
             File::new(c"events", &dir, Entry::Events(folder.stream.clone()))?,
             File::new(c"failed", &dir, Entry::Failed(folder.stream.clone()))?,
         ]);
-        Ok(folders.push(folder, GFP_KERNEL)?)
+        Ok(folders.push(folder, gfp())?)
     }
 
     fn remove(&self, name: &Name) -> Result {

@@ -122,7 +122,7 @@ impl Stream {
         };
         let empty = Entry::free(What::Loss(Loss::default()));
         let places = KVVec::from_elem(empty, places, gfp())?;
-        let leases = KVec::from_elem(Lease::FREE, LEASES, GFP_KERNEL)?;
+        let leases = KVec::from_elem(Lease::FREE, LEASES, gfp())?;
         let state = State {
             gatherer: Gatherer::new()?,
             store: Store::new(places, leases, settings.attempts),
@@ -131,7 +131,7 @@ impl Stream {
             acked: 0,
             cleared: 0,
         };
-        let sink = Arc::new(Sink::new(ring, settings.kinds, filter)?, GFP_KERNEL)?;
+        let sink = Arc::new(Sink::new(ring, settings.kinds, filter)?, gfp())?;
         let shared = sink.clone();
         let stream = Arc::pin_init(
             pin_init!(Self {
@@ -143,7 +143,7 @@ impl Stream {
                 state <- new_mutex!(state),
                 settings,
             }),
-            GFP_KERNEL,
+            gfp(),
         )?;
         // Last of all: from here on events come.
         *stream.probes.lock() = Some(Probes::new(sink, root.as_ref())?);

@@ -15,6 +15,7 @@
 //!
 //! C header: [`include/linux/debugfs.h`](srctree/include/linux/debugfs.h)
 
+use super::gfp;
 use crate::bindings;
 use core::{marker::PhantomData, mem, pin::Pin, ptr::NonNull};
 use kernel::{
@@ -101,7 +102,7 @@ impl Dir {
             dentry: NonNull::new(from_err_ptr(dentry)?).ok_or(ENODEV)?,
             _parent: parent,
         };
-        Ok(Arc::new(dir, GFP_KERNEL)?)
+        Ok(Arc::new(dir, gfp())?)
     }
 }
 
@@ -131,7 +132,7 @@ unsafe impl<T: FileOps> Sync for File<T> {}
 impl<T: FileOps> File<T> {
     /// Makes a file in `dir`.
     pub(crate) fn new(name: &CStr, dir: &Arc<Dir>, data: T) -> Result<Self> {
-        let data = Arc::new(data, GFP_KERNEL)?;
+        let data = Arc::new(data, gfp())?;
         // SAFETY: `name` is a string and `dir` a folder. `data` lives until the file is removed, since
         // this keeps it; the operations live as long as the module, which open descriptors keep.
         let dentry = from_err_ptr(unsafe {
@@ -262,7 +263,7 @@ impl<T: FileOps> Table<T> {
                 open <- new_mutex!(open),
                 _module: module,
             }),
-            GFP_KERNEL,
+            gfp(),
         )
     }
 

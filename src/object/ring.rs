@@ -15,7 +15,7 @@
 //! the reader changes the epoch; by the same waiting it knows when the writer has left the cell before. Until
 //! then nothing is put into the ring, so a loss has one place in it: `Cell::at`.
 
-use super::waker::Waker;
+use super::{gfp, waker::Waker};
 use crate::bindings;
 pub(crate) use crate::bindings::ravel_event as Event;
 use core::{
@@ -111,9 +111,9 @@ unsafe impl Sync for Ring {}
 
 impl Ring {
     fn new(size: usize) -> Result<Self> {
-        let mut slots = KVVec::with_capacity(size, GFP_KERNEL | __GFP_NOWARN)?;
+        let mut slots = KVVec::with_capacity(size, gfp())?;
         for _ in 0..size {
-            slots.push(Slot::new(MaybeUninit::uninit()), GFP_KERNEL)?;
+            slots.push(Slot::new(MaybeUninit::uninit()), gfp())?;
         }
         // INVARIANT: `tail` and `head` are the same.
         Ok(Self {
@@ -205,7 +205,7 @@ impl Gatherer {
     pub(crate) fn new() -> Result<Self> {
         let cpus = nr_cpu_ids() as usize;
         Ok(Self {
-            seen: KVec::from_elem(Seen::default(), cpus, GFP_KERNEL)?,
+            seen: KVec::from_elem(Seen::default(), cpus, gfp())?,
             time: 0,
         })
     }
@@ -231,9 +231,9 @@ impl Pids {
     /// An empty set.
     pub(crate) fn new() -> Result<Self> {
         let words = Self::SIZE / 8;
-        let mut set = KVVec::with_capacity(words, GFP_KERNEL | __GFP_NOWARN)?;
+        let mut set = KVVec::with_capacity(words, gfp())?;
         for _ in 0..words {
-            set.push(Atomic::new(0), GFP_KERNEL)?;
+            set.push(Atomic::new(0), gfp())?;
         }
         Ok(Self(set))
     }
@@ -284,9 +284,9 @@ impl Sink {
     /// Rings of `size` events for each CPU that there can be.
     pub(crate) fn new(size: usize, kinds: u32, filter: Filter) -> Result<Self> {
         let cpus = nr_cpu_ids() as usize;
-        let mut rings = KVec::with_capacity(cpus, GFP_KERNEL)?;
+        let mut rings = KVec::with_capacity(cpus, gfp())?;
         for _ in 0..cpus {
-            rings.push(Ring::new(size)?, GFP_KERNEL)?;
+            rings.push(Ring::new(size)?, gfp())?;
         }
         Ok(Self {
             kinds,

@@ -5,6 +5,7 @@
 //! C header: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h)
 
 use super::{
+    gfp,
     process::Process,
     ring::{Filter, Sink},
 };
@@ -93,7 +94,7 @@ impl Probes {
     /// `EOPNOTSUPP` where the kernel lacks a tracepoint.
     pub(crate) fn new(sink: Arc<Sink>, root: Option<&Process>) -> Result<Self> {
         let mut all = Self {
-            probes: KVec::with_capacity(Source::ALL.len(), GFP_KERNEL)?,
+            probes: KVec::with_capacity(Source::ALL.len(), gfp())?,
             sink,
         };
         for source in Source::ALL {
@@ -114,13 +115,13 @@ impl Probes {
     fn add(&mut self, source: Source) -> Result {
         let tracepoint = source.find().ok_or(EOPNOTSUPP)?;
         let kind = source.kind();
-        self.probes.reserve(1, GFP_KERNEL)?;
+        self.probes.reserve(1, gfp())?;
         let sink = Arc::as_ptr(&self.sink).cast_mut().cast();
         // SAFETY: The tracepoint is one of this kind, and stays. The sink lives until the probe is unregistered
         // and waited for.
         to_result(unsafe { bindings::ravel_probe_register(tracepoint.as_ptr(), kind, sink) })?;
         // INVARIANT: Just registered.
-        Ok(self.probes.push((tracepoint, kind), GFP_KERNEL)?)
+        Ok(self.probes.push((tracepoint, kind), gfp())?)
     }
 }
 
