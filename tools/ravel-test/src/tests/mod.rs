@@ -23,6 +23,7 @@ mod events_streams;
 mod facts;
 mod family;
 mod faults;
+mod faults_streams;
 mod fire;
 mod fuzz;
 mod graph;
@@ -86,6 +87,7 @@ pub const ALL: &[&[Test]] = &[
     fuzz::TESTS,
     fire::TESTS,
     storm::TESTS,
+    faults_streams::TESTS,
     faults::TESTS,
     selftests::TESTS,
 ];
