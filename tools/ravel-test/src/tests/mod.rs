@@ -26,6 +26,7 @@ mod faults;
 mod faults_streams;
 mod fire;
 mod fuzz;
+mod fuzz_streams;
 mod graph;
 mod identity;
 mod lifecycle;
@@ -85,6 +86,7 @@ pub const ALL: &[&[Test]] = &[
     bounds::TESTS,
     privilege::TESTS,
     fuzz::TESTS,
+    fuzz_streams::TESTS,
     fire::TESTS,
     storm::TESTS,
     faults_streams::TESTS,
