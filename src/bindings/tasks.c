@@ -50,6 +50,9 @@ void ravel_task_snapshot(struct task_struct *leader, struct ravel_task *out)
 	};
 }
 
+/* Kinds of namespaces that the kernel was built without have none, or but the initial one. */
+#define inum_of(space) ((space) ? (space)->ns.inum : 0)
+
 void ravel_task_namespaces(struct task_struct *task, struct ravel_namespaces *out)
 {
 	struct pid_namespace *active = task_active_pid_ns(task);
@@ -63,13 +66,13 @@ void ravel_task_namespaces(struct task_struct *task, struct ravel_namespaces *ou
 	task_lock(task);
 	proxy = task->nsproxy;
 	if (proxy) {
-		out->cgroup = proxy->cgroup_ns->ns.inum;
-		out->ipc = proxy->ipc_ns->ns.inum;
-		out->net = proxy->net_ns->ns.inum;
-		out->pid_for_children = proxy->pid_ns_for_children->ns.inum;
-		out->time = proxy->time_ns->ns.inum;
-		out->time_for_children = proxy->time_ns_for_children->ns.inum;
-		out->uts = proxy->uts_ns->ns.inum;
+		out->cgroup = inum_of(proxy->cgroup_ns);
+		out->ipc = inum_of(proxy->ipc_ns);
+		out->net = inum_of(proxy->net_ns);
+		out->pid_for_children = inum_of(proxy->pid_ns_for_children);
+		out->time = inum_of(proxy->time_ns);
+		out->time_for_children = inum_of(proxy->time_ns_for_children);
+		out->uts = inum_of(proxy->uts_ns);
 	}
 	task_unlock(task);
 }

@@ -126,7 +126,12 @@ pub fn run(patterns: &[&str]) -> Result<bool> {
     }
     let mut outcomes = Vec::new();
     for test in &chosen {
-        let outcome = run_test(test, &mut log);
+        let outcome = if klog::has_died()? {
+            let why = String::from("not run: the kernel has had an Oops (see the first failure)");
+            outcome_of(test.name, Instant::now(), Some(why), Vec::new())
+        } else {
+            run_test(test, &mut log)
+        };
         tell(&outcome);
         outcomes.push(outcome);
         write_results(&outcomes);
@@ -264,10 +269,16 @@ fn run_child(test: &Test, told: &mut Vec<String>) -> Result<()> {
         .id() as Pid;
     let watch = sys::pidfd_open(pid)?;
     let limit = tier::limit(test.limit);
-    let in_time = sys::poll(&watch, libc::POLLIN, limit as i32 * 1000)?;
+    let start = Instant::now();
+    let mut in_time = false;
+    // Who waits for a lock of a task that died in the kernel waits for ever.
+    while !in_time && start.elapsed() < Duration::from_secs(limit) && !klog::has_died()? {
+        in_time = sys::poll(&watch, libc::POLLIN, 1000)?;
+    }
     let mut why = String::new();
     if !in_time {
-        why = format!("not done after {limit} s\n{}", describe(&descendants()?));
+        let seconds = start.elapsed().as_secs();
+        why = format!("not done after {seconds} s\n{}", describe(&descendants()?));
         sys::kill(pid, libc::SIGKILL)?;
         if !sys::poll(&watch, libc::POLLIN, 10_000)? {
             why += "\nand SIGKILL does not end it";

@@ -120,10 +120,20 @@ impl Log {
     }
 }
 
+fn taint() -> Result<u64> {
+    let text = fs::read_to_string("/proc/sys/kernel/tainted")?;
+    Ok(text.trim().parse()?)
+}
+
 /// The taint bits that are set and should not be.
 pub fn unexpected_taint() -> Result<u64> {
-    let text = fs::read_to_string("/proc/sys/kernel/tainted")?;
-    Ok(text.trim().parse::<u64>()? & !EXPECTED_TAINT)
+    Ok(taint()? & !EXPECTED_TAINT)
+}
+
+/// Whether the kernel has had an Oops: a task died in it with whatever locks it held.
+pub fn has_died() -> Result<bool> {
+    // TAINT_DIE
+    Ok(taint()? & (1 << 7) != 0)
 }
 
 #[cfg(test)]
