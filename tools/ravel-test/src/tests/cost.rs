@@ -11,6 +11,7 @@ use crate::harness::say;
 use crate::module;
 use crate::process::{Area, Puppet, Stage};
 use crate::sys::{PAGE, Pid};
+use crate::tier;
 use crate::workload::Workload;
 use crate::{check, check_eq, tests};
 
@@ -369,32 +370,33 @@ fn available() -> Result<u64> {
 }
 
 /// The example that anon_vma_chain was made for: a parent with 1,000 children, and everything copied.
-/// 1,000 pages for each take 4 GiB; where there is less memory, there are fewer.
+/// 1,000 pages for each take 4 GiB; where there is less memory, there are fewer. A kernel that checks itself
+/// gets fewer children, too.
 fn parent_and_1000_children_all_copied() -> Result<()> {
-    const CHILDREN: u64 = 1000;
+    let children = tier::scale(1000, 100) as u64;
     // A process takes about 200 KiB beside its pages here.
-    let room = available()?.saturating_sub((CHILDREN * 200) << 10) * 3 / 4;
-    let pages = (room / (CHILDREN + 1) / PAGE as u64).min(1000);
+    let room = available()?.saturating_sub((children * 200) << 10) * 3 / 4;
+    let pages = (room / (children + 1) / PAGE as u64).min(1000);
     check!(pages >= 20, "memory for {pages} pages in each process only");
     let pages_each = pages as usize;
-    let parent = Workload::crowd(CHILDREN as usize, 1, pages_each, pages_each)?;
+    let parent = Workload::crowd(children as usize, 1, pages_each, pages_each)?;
     let area = *parent.areas.first().context("no area")?;
     let cost = cost(parent.pid())?;
     let want = Want {
-        processes: CHILDREN + 1,
-        vmas: CHILDREN + 1,
-        anon_vmas: CHILDREN + 1,
-        links: 1 + 2 * CHILDREN,
+        processes: children + 1,
+        vmas: children + 1,
+        anon_vmas: children + 1,
+        links: 1 + 2 * children,
         depth: 1,
-        entries: pages * (CHILDREN + 1),
-        pages: pages * (CHILDREN + 1),
+        entries: pages * (children + 1),
+        pages: pages * (children + 1),
         ptes_worst: 1,
         pte_chains: 0,
-        visited: pages * (CHILDREN + 1) + pages * CHILDREN,
-        avcs_worst: CHILDREN + 1,
+        visited: pages * (children + 1) + pages * children,
+        avcs_worst: children + 1,
     };
     check_family(&cost, parent.pid(), area, want)?;
-    check_eq!(cost["processes"], CHILDREN + 1, "processes");
+    check_eq!(cost["processes"], children + 1, "processes");
     let mut all = vmas(parent.pid())?;
     for child in
         fs::read_to_string(format!("/proc/{0}/task/{0}/children", parent.pid()))?.split_whitespace()
@@ -404,7 +406,7 @@ fn parent_and_1000_children_all_copied() -> Result<()> {
     check_eq!(cost["vmas"], all, "VMAs");
     check_eq!(design(&cost, "scan")?["mean"], all as f64, "2.4");
     say(format_args!(
-        "1 parent, {CHILDREN} children, {pages} pages each, all copied:"
+        "1 parent, {children} children, {pages} pages each, all copied:"
     ));
     for line in ravel(&["cost", &parent.pid().to_string()])?.lines() {
         say(line);

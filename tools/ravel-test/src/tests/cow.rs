@@ -10,8 +10,8 @@ use crate::module::{self, query};
 use crate::pagemap::{self, Frames, kpf};
 use crate::process::{Area, Child, HUGE, Puppet, Stage, die_with};
 use crate::report::{cow, parse_cow};
-use crate::tier::patience;
 use crate::sys::{self, Forked, PAGE, Pid};
+use crate::tier::patience;
 use crate::{check, check_eq, maps, tests};
 
 use Relation::{Ancestor, Descendant, Unrelated};
