@@ -24,6 +24,7 @@ pub(crate) mod debugfs;
 pub(crate) mod file_map;
 pub(crate) mod hold;
 pub(crate) mod id;
+mod interval;
 pub(crate) mod layout;
 pub(crate) mod lineage;
 pub(crate) mod mm;

@@ -43,6 +43,7 @@ void ravel_layout(struct ravel_layout *out)
 		.avc_anon_vma = offsetof(struct anon_vma_chain, anon_vma),
 		.avc_same_vma = offsetof(struct anon_vma_chain, same_vma),
 		.avc_rb = offsetof(struct anon_vma_chain, rb),
+		.avc_rb_subtree_last = offsetof(struct anon_vma_chain, rb_subtree_last),
 		.vma_size = sizeof(struct vm_area_struct),
 		.vma_vm_mm = offsetof(struct vm_area_struct, vm_mm),
 		.vma_anon_vma_chain = offsetof(struct vm_area_struct, anon_vma_chain),

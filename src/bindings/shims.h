@@ -38,6 +38,7 @@ struct ravel_layout {
 	u32 avc_anon_vma;
 	u32 avc_same_vma;
 	u32 avc_rb;
+	u32 avc_rb_subtree_last;
 	u32 vma_size;
 	u32 vma_vm_mm;
 	u32 vma_anon_vma_chain;

@@ -10,6 +10,7 @@
 use super::{
     hold::{Hold, Lock},
     id::Id,
+    interval::{first_reaching, Ends},
     mm::{AddressSpace, LinkedVma, MemberVma},
     process,
 };
@@ -265,6 +266,38 @@ impl<'g> AnonVma<'g> {
         }
     }
 
+    /// The VMAs in its tree that cover some of the offsets from `first` to `last`, by the key.
+    pub(crate) fn covering(
+        &self,
+        first: usize,
+        last: usize,
+    ) -> impl Iterator<Item = LinkedVma<'g>> {
+        let ends = |at: *const bindings::rb_node| {
+            // SAFETY: `at` is in the tree, whose VMAs keep their bounds while the root's lock is held.
+            unsafe {
+                let avc = container_of!(at, bindings::anon_vma_chain, rb);
+                Ends {
+                    own: linked(avc).values().last_key(),
+                    subtree: (*avc).rb_subtree_last,
+                }
+            }
+        };
+        // SAFETY: As in `members`.
+        let next = unsafe {
+            let root = (*self.ptr.as_ptr()).rb_root.rb_root.rb_node;
+            first_reaching(root, first, ends)
+        };
+        // INVARIANT: The tree does not change while the lock is held.
+        let members = Members {
+            next,
+            _guard: PhantomData,
+        };
+        members
+            .map(|member| member.linked)
+            .take_while(move |linked| linked.values().key <= last)
+            .filter(move |linked| linked.values().last_key() >= first)
+    }
+
     /// Offsets that a VMA in its tree covers and that one before it covers for the same address space, at the
     /// same addresses.
     ///
@@ -278,15 +311,13 @@ impl<'g> AnonVma<'g> {
         }
         let vma = linked.values();
         let base = |vma: &MemberVma| vma.start.wrapping_sub(vma.key * PAGE_SIZE);
-        let end = |vma: &MemberVma| vma.key + (vma.end - vma.start) / PAGE_SIZE;
-        self.members()
-            .map(|other| other.linked)
+        let end = |vma: &MemberVma| vma.last_key() + 1;
+        self.covering(vma.key, vma.last_key())
             .take_while(|other| !ptr::eq(other.as_ptr(), linked.as_ptr()))
             .filter(|other| ptr::eq(other.mm(), linked.mm()))
             .map(|other| other.values())
             .filter(|other| base(other) == base(&vma))
             .map(|other| other.key.max(vma.key)..end(&other).min(end(&vma)))
-            .filter(|both| !both.is_empty())
             .reduce(|one, more| one.start.min(more.start)..one.end.max(more.end))
     }
 
@@ -322,16 +353,25 @@ impl<'g> Iterator for Members<'g> {
             return None;
         }
         // SAFETY: By the invariant.
-        let (avc, linked) = unsafe {
+        unsafe {
             let avc = container_of!(self.next, bindings::anon_vma_chain, rb);
             self.next = bindings::rb_next(self.next);
-            let vma = (*avc).vma;
-            (
+            Some(Member {
                 avc,
-                LinkedVma::new(vma, bindings::ravel_vma_anon_pgoff(vma)),
-            )
-        };
-        Some(Member { avc, linked })
+                linked: linked(avc),
+            })
+        }
+    }
+}
+
+/// # Safety
+///
+/// The link is in a tree, and the root's lock held for `'g`.
+unsafe fn linked<'g>(avc: *const bindings::anon_vma_chain) -> LinkedVma<'g> {
+    // SAFETY: By the caller.
+    unsafe {
+        let vma = (*avc).vma;
+        LinkedVma::new(vma, bindings::ravel_vma_anon_pgoff(vma))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::{
     hold::{Hold, Lock},
+    interval::{first_reaching, Ends},
     mm::LinkedVma,
 };
 use crate::bindings;
@@ -70,15 +71,35 @@ impl<'v> FileGuard<'v> {
         FileToken(self.mapping.addr().get())
     }
 
-    /// The VMAs that map it, by the offset at which they begin.
-    pub(crate) fn linked(&self) -> Linked<'_> {
+    /// The VMAs that map some of its pages from `first` to `last`, by the offset at which they begin.
+    pub(crate) fn covering(
+        &self,
+        first: usize,
+        last: usize,
+    ) -> impl Iterator<Item = LinkedVma<'_>> {
+        let ends = |at: *const bindings::rb_node| {
+            // SAFETY: `at` is in the tree, whose VMAs keep their bounds while the lock is held.
+            unsafe {
+                let vma = container_of!(at, bindings::vm_area_struct, shared.rb);
+                Ends {
+                    own: LinkedVma::new(vma, (*vma).vm_pgoff).values().last_key(),
+                    subtree: (*vma).shared.rb_subtree_last,
+                }
+            }
+        };
         // SAFETY: The mapping is valid, and its lock, which guards the tree, held.
-        let first = unsafe { (*self.mapping.as_ptr()).i_mmap.rb_leftmost };
+        let next = unsafe {
+            let root = (*self.mapping.as_ptr()).i_mmap.rb_root.rb_node;
+            first_reaching(root, first, ends)
+        };
         // INVARIANT: The tree does not change while the lock is held.
-        Linked {
-            next: first,
+        let linked = Linked {
+            next,
             _guard: PhantomData,
-        }
+        };
+        linked
+            .take_while(move |linked| linked.values().key <= last)
+            .filter(move |linked| linked.values().last_key() >= first)
     }
 }
 

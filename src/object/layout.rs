@@ -48,6 +48,7 @@ pub(crate) fn check() -> Result {
         offset!(anon_vma_chain.anon_vma, avc_anon_vma),
         offset!(anon_vma_chain.same_vma, avc_same_vma),
         offset!(anon_vma_chain.rb, avc_rb),
+        offset!(anon_vma_chain.rb_subtree_last, avc_rb_subtree_last),
         size!(vm_area_struct, vma_size),
         offset!(vm_area_struct.vm_mm, vma_vm_mm),
         offset!(vm_area_struct.anon_vma_chain, vma_anon_vma_chain),

@@ -18,6 +18,7 @@ use kernel::{
         virt::{flags, VmaRef},
         Mm, MmWithUser,
     },
+    page::PAGE_SIZE,
     prelude::*,
     str::CStrExt,
     sync::aref::ARef,
@@ -198,6 +199,13 @@ pub(crate) struct MemberVma {
     pub(crate) key: usize,
     /// Its address space.
     pub(crate) mm: Id,
+}
+
+impl MemberVma {
+    /// The key of its last page.
+    pub(super) fn last_key(&self) -> usize {
+        self.key + (self.end - self.start) / PAGE_SIZE - 1
+    }
 }
 
 /// A VMA that a reverse map leads to, of whatever process.

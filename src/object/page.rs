@@ -291,14 +291,13 @@ pub(crate) enum ReverseMap<'g> {
 }
 
 impl<'g> ReverseMap<'g> {
-    /// The VMAs in it, by where they begin.
-    fn linked(&self) -> impl Iterator<Item = LinkedVma<'g>> {
+    /// The VMAs in it that cover some of the offsets, by where they begin.
+    fn covering(&self, first: usize, last: usize) -> impl Iterator<Item = LinkedVma<'g>> {
         let (anon, file) = match self {
-            Self::Anon(anon_vma) => (Some(anon_vma.members()), None),
-            Self::File(file) => (None, Some(file.linked())),
+            Self::Anon(anon_vma) => (Some(anon_vma.covering(first, last)), None),
+            Self::File(file) => (None, Some(file.covering(first, last))),
         };
-        let anon = anon.into_iter().flatten().map(|member| member.linked);
-        Iterator::chain(anon, file.into_iter().flatten())
+        Iterator::chain(anon.into_iter().flatten(), file.into_iter().flatten())
     }
 
     /// Offsets that one of them covers, and that one before it covers for the same page table entries.
@@ -328,11 +327,8 @@ pub(crate) fn reverse<'g>(
     mut candidate: impl FnMut(usize, usize),
     mut entry: impl FnMut(&LinkedVma<'g>, usize, Entry),
 ) {
-    for linked in map.linked() {
+    for linked in map.covering(first, last) {
         let vma = linked.values();
-        if vma.key > last {
-            break;
-        }
         let Some((start, end)) = cover(&vma, first, last) else {
             continue;
         };
