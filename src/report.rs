@@ -17,18 +17,18 @@ pub(crate) mod skbs;
 pub(crate) mod sockets;
 pub(crate) mod stream;
 pub(crate) mod text;
+pub(crate) mod walk;
 
 pub(crate) use crate::object::gfp;
 use crate::{
     bindings,
     object::{
         layout::kernel_release,
-        mm::{Name, VmaExt, PATH_MAX},
         process::{interrupted, Gone, Process},
     },
 };
 use core::ops::Range;
-use kernel::{alloc::AllocError, mm::virt::VmaRef, prelude::*, sync::Arc};
+use kernel::{alloc::AllocError, prelude::*, sync::Arc};
 use text::Text;
 
 /// The version of the format that FORMAT.md describes.
@@ -216,7 +216,7 @@ impl Report {
             Some(Body::Cow(walk)) => walk.chunk(&self.process, text),
             Some(Body::Lineage(walk)) => walk.chunk(&self.process, text),
             Some(Body::Page(walk)) => walk.chunk(&self.process, text),
-            Some(Body::Chains(walk)) => walk.chunk(text),
+            Some(Body::Chains(walk)) => walk.chunk(&self.process, text),
             Some(Body::Sharers(walk)) => walk.chunk(&self.process, text),
         }
     }
@@ -251,19 +251,4 @@ impl Report {
     pub(crate) fn fault(&self, fault: Fault, text: &mut Text) -> Result {
         text.fault(self.kind.name().to_bytes(), self.process.nr(), fault)
     }
-}
-
-/// Appends the VMA's name, and returns where it ends.
-fn push_name(vma: &VmaRef, names: &mut KVVec<u8>, path: &mut [u8; PATH_MAX]) -> Result<usize> {
-    match vma.name(path) {
-        Name::None => {}
-        Name::Path(name) | Name::Special(name) => names.extend_from_slice(name, gfp())?,
-        Name::TooLong => names.extend_from_slice(b"[path too long]", gfp())?,
-        Name::Anon(name) => {
-            names.extend_from_slice(b"[anon:", gfp())?;
-            names.extend_from_slice(name, gfp())?;
-            names.extend_from_slice(b"]", gfp())?;
-        }
-    }
-    Ok(names.len())
 }

@@ -6,16 +6,16 @@
 
 use super::{
     gfp,
-    page::{Groups, WINDOW},
-    text::Text,
-    Fault, Step, CHUNK_TEXT,
+    page::{Group, Groups, WINDOW},
+    text::{Line, Text},
+    walk::{self, Head, VmaReport, Walked},
+    Fault, Step,
 };
 use crate::object::{
-    anon_vma::{is_chained, RootGuard, Token},
+    anon_vma::{is_chained, RootGuard},
     id::Id,
-    mm::{AddressSpace, MmapGuard, VmaExt, PATH_MAX},
-    page::{self, is_hugetlb, Entries, Kind, ReverseMap, Tree},
-    process::{Owner, Process, Viewpoint},
+    page::{self, is_hugetlb, Entries, Entry, Kind, ReverseMap, Tree},
+    process::Owner,
 };
 use core::cell::Cell;
 use kernel::{
@@ -30,12 +30,9 @@ const MAX_SHARERS: usize = 1024;
 /// How many entries of others' page tables are looked at in one hold of an anon_vma's lock, about.
 const CHUNK_VISITS: usize = 65536;
 
-/// How many pieces of a VMA are looked at in one hold of `mmap_lock`, unless it grows long.
-const CHUNK_PIECES: usize = 64;
-
 /// Pages of a VMA, by what its page table entries hold.
 #[derive(Clone, Copy, Default)]
-struct Counts {
+pub(crate) struct Counts {
     /// Anonymous pages.
     anon: u64,
     /// Of these, mapped by this one entry alone.
@@ -67,7 +64,7 @@ impl Counts {
         self.other += more.other;
     }
 
-    fn tell<'t>(&self, line: super::text::Line<'t>) -> super::text::Line<'t> {
+    fn tell<'t>(&self, line: Line<'t>) -> Line<'t> {
         line.number("anon", self.anon)
             .number("exclusive", self.exclusive)
             .number("shared", self.anon - self.exclusive)
@@ -84,167 +81,148 @@ impl Counts {
 }
 
 /// Another address space that maps some of a VMA's pages.
-struct Sharer {
+pub(crate) struct Sharer {
     mm: Id,
     owner: Owner,
     pages: u64,
 }
 
-/// The VMA at hand, so far.
-#[derive(Default)]
-struct AtHand {
-    /// Its start; none: no VMA is at hand.
-    start: Option<usize>,
-    end: usize,
-    perms: [u8; 4],
-    counts: Counts,
-    /// Bytes of its name in [`Walk::name`].
-    name: usize,
-    moved: u64,
-    cut: u64,
+/// What was collected, in the order it is told.
+pub(crate) enum Item {
+    /// Apart, for it is large.
+    Cow(KBox<(Head, Counts, u64)>),
+    Share {
+        vma: usize,
+        sharer: Sharer,
+    },
 }
 
 #[derive(Default)]
 struct Totals {
-    vmas: u64,
     told: u64,
     public: u64,
     hugetlb: u64,
     counts: Counts,
-    moved: u64,
     cut: u64,
 }
 
 /// The report under way.
-pub(crate) struct Walk {
-    space: AddressSpace,
+pub(crate) type Walk = walk::Walk<Cow>;
+
+type Chunk<'a> = walk::Chunk<'a, Cow>;
+
+/// The VMA at hand, and what was told.
+pub(crate) struct Cow {
+    /// Its page table was read up to here.
     next: usize,
-    at: AtHand,
+    counts: Counts,
+    /// How many places were gone before it.
+    moved: u64,
     sharers: KVVec<Sharer>,
-    /// How many records of the VMA at hand were told; none: it is not yet counted to its end.
-    told: Option<usize>,
-    /// Whether there are more VMAs, or more of the one at hand.
-    step: Step,
     entries: Entries,
     room: Entries,
-    names: KVVec<u8>,
-    path: KBox<[u8; PATH_MAX]>,
     totals: Totals,
 }
 
-impl Walk {
-    /// Begins with the address space that the process has now.
-    pub(crate) fn new(process: &Process) -> Result<Self, Fault> {
+impl VmaReport for Cow {
+    type Item = Item;
+    const NAME: &'static [u8] = b"cow";
+    /// Some VMAs that share nothing, or one that shares with as many as are told.
+    const ITEMS: usize = MAX_SHARERS + 64;
+    const ROOM: usize = MAX_SHARERS + 1;
+
+    fn new() -> Result<Self, Fault> {
         Ok(Self {
-            space: process.address_space()?,
             next: 0,
-            at: AtHand::default(),
+            counts: Counts::default(),
+            moved: 0,
             sharers: KVVec::with_capacity(MAX_SHARERS, gfp())?,
-            told: None,
-            step: Step::More,
             entries: Entries::with_capacity(WINDOW)?,
             room: Entries::with_capacity(WINDOW)?,
-            names: KVVec::new(),
-            path: KBox::new([0; PATH_MAX], gfp())?,
             totals: Totals::default(),
         })
     }
 
-    /// Looks at a few pieces of a VMA, or tells it after its end.
-    pub(crate) fn chunk(&mut self, process: &Process, text: &mut Text) -> Result<Step, Fault> {
-        if self.told.is_none() {
-            let view = process.viewpoint().ok_or(Fault::EXITED)?;
-            self.step = self.collect(&view)?;
-            if self.at.start.is_some() && self.next >= self.at.end {
-                self.told = Some(0);
-            }
-        }
-        if let Some(told) = self.told {
-            self.told = self.tell(told, text)?;
-            if self.told.is_some() {
-                return Ok(Step::More);
-            }
-            self.at = AtHand::default();
-            self.sharers.clear();
-        }
-        let step = self.step;
-        if step == Step::Done {
-            let totals = &self.totals;
-            let line = text
-                .record("summary")
-                .word("report", b"cow")
-                .number("vmas", totals.vmas)
-                .number("told", totals.told)
-                .number("public", totals.public)
-                .number("hugetlb", totals.hugetlb);
-            totals
-                .counts
-                .tell(line)
-                .number("moved", totals.moved)
-                .number("cut", totals.cut)
-                .end()?;
-        }
-        Ok(step)
+    fn wants(&mut self, vma: &VmaRef) -> bool {
+        let public = vma.flags() & flags::MAYSHARE != 0;
+        let hugetlb = !public && is_hugetlb(vma);
+        self.totals.public += u64::from(public);
+        self.totals.hugetlb += u64::from(hugetlb);
+        !public && !hugetlb
     }
 
-    fn collect(&mut self, view: &Viewpoint) -> Result<Step, Fault> {
-        let user = self.space.user().ok_or(Fault::EXITED)?;
-        let lock = MmapGuard::lock(&user)?;
-        for _ in 0..CHUNK_PIECES {
-            let vma = match self.at.start {
-                Some(start) => lock
-                    .find_vma(start)
-                    .filter(|vma| vma.start() == start && vma.end() == self.at.end),
-                None => {
-                    let Some(vma) = lock.find_vma(self.next) else {
-                        return Ok(Step::Done);
-                    };
-                    self.next = vma.end();
-                    self.totals.vmas += 1;
-                    if vma.flags() & flags::MAYSHARE != 0 {
-                        self.totals.public += 1;
-                        continue;
-                    }
-                    if is_hugetlb(vma) {
-                        self.totals.hugetlb += 1;
-                        continue;
-                    }
-                    self.names.clear();
-                    self.at = AtHand {
-                        start: Some(vma.start()),
-                        end: vma.end(),
-                        perms: vma.perms(),
-                        name: super::push_name(vma, &mut self.names, &mut self.path)?,
-                        ..AtHand::default()
-                    };
-                    self.next = vma.start();
-                    Some(vma)
-                }
-            };
-            let Some(vma) = vma else {
-                // It was split, merged or unmapped: what was counted so far is told, and the walk goes
-                // on behind it.
-                self.at.moved += 1;
-                self.next = self.next.max(self.at.end);
-                return Ok(Step::More);
-            };
-            self.piece(vma, view)?;
-            if self.next >= self.at.end || lock.is_long() {
-                return Ok(Step::More);
-            }
-        }
-        Ok(Step::More)
+    fn begin(&mut self, _vma: &VmaRef, head: &Head, chunk: &mut Chunk<'_>) -> Result {
+        self.next = head.start;
+        self.counts = Counts::default();
+        self.moved = chunk.walked.moved;
+        Ok(())
     }
 
+    fn go_on(&mut self, vma: &VmaRef, chunk: &mut Chunk<'_>) -> Result<Step> {
+        while self.next < vma.end() {
+            if !chunk.piece() {
+                return Ok(Step::More);
+            }
+            self.look(vma, chunk)?;
+        }
+        Ok(Step::Done)
+    }
+
+    fn end(&mut self, head: &Head, chunk: &mut Chunk<'_>) -> Result {
+        let moved = chunk.walked.moved - self.moved;
+        let record = (head.clone(), self.counts, moved);
+        chunk.push(Item::Cow(KBox::new(record, gfp())?));
+        let vma = head.start;
+        for sharer in self.sharers.drain_all() {
+            if sharer.mm != chunk.walked.mm {
+                chunk.push(Item::Share { vma, sharer });
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, item: &Item, names: &[u8], text: &mut Text) -> Result {
+        match item {
+            Item::Cow(record) => {
+                let (head, counts, moved) = &**record;
+                self.totals.told += 1;
+                self.totals.counts.add(counts);
+                let line = counts.tell(head.tell(text, "cow"));
+                head.tell_name(line.number("moved", *moved), names)
+            }
+            Item::Share { vma, sharer } => sharer
+                .owner
+                .tell(text.record("share").hex("vma", *vma), sharer.mm)
+                .number("pages", sharer.pages)
+                .end(),
+        }
+    }
+
+    fn sum_up<'t>(&self, line: Line<'t>, walked: &Walked) -> Line<'t> {
+        let totals = &self.totals;
+        let line = line
+            .number("vmas", walked.vmas)
+            .number("told", totals.told)
+            .number("public", totals.public)
+            .number("hugetlb", totals.hugetlb);
+        totals
+            .counts
+            .tell(line)
+            .number("moved", walked.moved)
+            .number("cut", totals.cut)
+    }
+}
+
+impl Cow {
     /// Counts a piece of the VMA.
-    fn piece(&mut self, vma: &VmaRef, view: &Viewpoint) -> Result<(), Fault> {
+    fn look(&mut self, vma: &VmaRef, chunk: &mut Chunk<'_>) -> Result {
         let Self {
-            space,
             next,
-            at,
+            counts,
             sharers,
             entries,
             room,
+            totals,
             ..
         } = self;
         let root = if is_chained(vma) {
@@ -252,33 +230,35 @@ impl Walk {
         } else {
             None
         };
-        // The more could map each page, the fewer pages in one hold.
-        let members = root.as_ref().map_or(0, |root| {
-            let members =
-                |anon_vma: &crate::object::anon_vma::AnonVma<'_>| anon_vma.members().count();
-            root.anon_vmas()
-                .map(|anon_vma| members(&anon_vma))
-                .max()
-                .unwrap_or(0)
-        });
-        let most = (CHUNK_VISITS / members.max(1)).clamp(8, WINDOW);
-        let mut stopped = entries.read(vma, *next, at.end, most);
+        let own = root.as_ref().map(|root| root.own().token());
+        let mut stopped = entries.read(vma, *next, vma.end(), WINDOW);
         if let Some(first) = entries.first() {
             stopped = stopped.min(first.address() + WINDOW * PAGE_SIZE);
             entries.keep_below(stopped);
         }
+        let is_shared = |entry: &Entry| entry.kind() == Kind::Anon && entry.mapcount() != 1;
+        let sharing = root.filter(|_| entries.iter().any(|entry| is_shared(&entry)));
+        if let Some(root) = &sharing {
+            // The more could map each page, the fewer pages in one hold.
+            let candidates = |group: Group| match group.tree {
+                Tree::Anon(token) => Some(root.find(token)?.covering(group.first, group.last)),
+                Tree::File(_) => None,
+            };
+            let counts = Groups::of(entries).filter_map(candidates);
+            let most = counts.map(|all| all.take(CHUNK_VISITS).count()).max();
+            let most = (CHUNK_VISITS / most.unwrap_or(1).max(1)).clamp(8, WINDOW);
+            if most < entries.len() {
+                stopped = entries.get(most).address();
+                entries.keep_below(stopped);
+            }
+        }
         *next = stopped;
 
-        let own: Option<Token> = root.as_ref().map(|root| root.own().token());
-        let counts = &mut at.counts;
-        let mut shared = false;
         for entry in entries.iter() {
             match entry.kind() {
                 Kind::Anon => {
                     counts.anon += 1;
-                    let alone = entry.mapcount() == 1;
-                    counts.exclusive += u64::from(alone);
-                    shared |= !alone;
+                    counts.exclusive += u64::from(!is_shared(&entry));
                     counts.own += u64::from(entry.anon_vma() == own);
                     counts.huge += u64::from(entry.huge());
                 }
@@ -292,7 +272,7 @@ impl Walk {
                 }
             }
         }
-        let Some(root) = root.filter(|_| shared) else {
+        let Some(root) = sharing else {
             return Ok(());
         };
         for group in Groups::of(entries) {
@@ -300,10 +280,10 @@ impl Walk {
                 continue;
             };
             let Some(anon_vma) = root.find(token) else {
-                at.moved += 1;
+                chunk.walked.moved += 1;
                 continue;
             };
-            let cut = &mut at.cut;
+            let cut = &mut totals.cut;
             // Whose the pages of the member at hand are counted for: looked for once, not for each page.
             let whose = Cell::new(None);
             page::reverse(
@@ -328,7 +308,7 @@ impl Walk {
                             if place < MAX_SHARERS {
                                 let _ = sharers.push_within_capacity(Sharer {
                                     mm,
-                                    owner: linked.owner(view, space),
+                                    owner: linked.owner(chunk.view, chunk.space),
                                     pages: 0,
                                 });
                             }
@@ -344,42 +324,5 @@ impl Walk {
             );
         }
         Ok(())
-    }
-
-    /// Tells the VMA at hand behind its first `told` records. None: that was all.
-    fn tell(&mut self, told: usize, text: &mut Text) -> Result<Option<usize>> {
-        let at = &self.at;
-        let start = at.start.unwrap_or(0);
-        if told == 0 {
-            self.totals.told += 1;
-            self.totals.counts.add(&at.counts);
-            self.totals.moved += at.moved;
-            self.totals.cut += at.cut;
-            let line = text
-                .record("cow")
-                .hex("start", start)
-                .hex("end", at.end)
-                .word("perms", &at.perms);
-            at.counts
-                .tell(line)
-                .number("moved", at.moved)
-                .string("name", &self.names[..at.name])
-                .end()?;
-        }
-        let told = told.max(1);
-        for (more, sharer) in self.sharers[told - 1..].iter().enumerate() {
-            if text.bytes().len() >= CHUNK_TEXT {
-                return Ok(Some(told + more));
-            }
-            if sharer.mm == self.space.id() {
-                continue;
-            }
-            sharer
-                .owner
-                .tell(text.record("share").hex("vma", start), sharer.mm)
-                .number("pages", sharer.pages)
-                .end()?;
-        }
-        Ok(None)
     }
 }
