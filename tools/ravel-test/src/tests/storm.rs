@@ -51,7 +51,7 @@ fn move_memory(which: u64) -> Result<()> {
         let to = Area::map(pages)?;
         if random.one_in(2) {
             let last = area.pages(pages as u64 - 1, 1).start as usize;
-            sys::remap(last, PAGE, to.start as usize)?;
+            sys::remap(last, PAGE, to.start as usize, PAGE, 0)?;
         }
         match sys::fork()? {
             Forked::Child => {

@@ -32,7 +32,7 @@ fn grown_and_moved_area() -> Result<()> {
     let before = agreed(us, small)?;
     let room = Area::map(8)?;
     let (from, to) = (small.start as usize, room.start as usize);
-    sys::remap_to(from, small.len as usize, to, room.len as usize)?;
+    sys::remap(from, small.len as usize, to, room.len as usize, 0)?;
     let child = Child::idle()?;
     room.pages(5, 1).touch();
     let after = agreed(us, room)?;
