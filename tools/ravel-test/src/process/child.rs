@@ -59,6 +59,32 @@ impl Child {
         }
     }
 
+    /// A child that forks without end, from a round on: what it does in each, while the one forked does something
+    /// else.
+    pub fn churner(
+        first: u64,
+        here: impl Fn(u64) -> Result<()>,
+        there: impl Fn(u64),
+    ) -> Result<Self> {
+        Self::spawn(move |_| {
+            let us = sys::getpid();
+            for round in first.. {
+                match sys::fork()? {
+                    Forked::Parent(pid) => {
+                        here(round)?;
+                        let _ = sys::wait(pid)?;
+                    }
+                    Forked::Child => {
+                        die_with(us);
+                        there(round);
+                        sys::exit_now(0)
+                    }
+                }
+            }
+            bail!("no round is left")
+        })
+    }
+
     /// A child that does nothing until it is killed.
     pub fn idle() -> Result<Self> {
         Self::spawn(|link| {

@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ravel_records::{Chain, ChainsReport, Id};
 
 use crate::module::query;
 use crate::pagemap::{self, Frames, kpf};
-use crate::process::{Area, Child, HUGE, Stage, die_with};
+use crate::process::{Area, Child, HUGE, Stage};
 use crate::report::{anon, chain, chains, parse_chains};
-use crate::sys::{self, Forked, PAGE, Pid};
+use crate::sys::{self, PAGE, Pid};
 use crate::{check, check_eq, maps, tests};
 
 tests!("chains":
@@ -275,29 +275,18 @@ fn more_runs_than_a_chunk_holds() -> Result<()> {
 fn while_everything_moves() -> Result<()> {
     let area = Area::map(700)?;
     area.touch();
-    let mut churner = Child::spawn(move |_| {
-        let parent = sys::getpid();
-        for round in 0u64.. {
-            match sys::fork()? {
-                Forked::Parent(pid) => {
-                    let part = area.pages(round % 700, 1);
-                    sys::protect(part.start as usize, PAGE, libc::PROT_READ)?;
-                    sys::advise(part.start as usize, PAGE, libc::MADV_DONTNEED)?;
-                    let rw = libc::PROT_READ | libc::PROT_WRITE;
-                    sys::protect(area.start as usize, area.len as usize, rw)?;
-                    // No more than a half is gone at any time.
-                    area.pages((round + 350) % 700, 1).touch();
-                    let _ = sys::wait(pid)?;
-                }
-                Forked::Child => {
-                    die_with(parent);
-                    area.pages(round % 600, 100).touch();
-                    sys::exit_now(0)
-                }
-            }
-        }
-        bail!("it never ends")
-    })?;
+    let here = move |round| {
+        let part = area.pages(round % 700, 1);
+        sys::protect(part.start as usize, PAGE, libc::PROT_READ)?;
+        sys::advise(part.start as usize, PAGE, libc::MADV_DONTNEED)?;
+        let rw = libc::PROT_READ | libc::PROT_WRITE;
+        sys::protect(area.start as usize, area.len as usize, rw)?;
+        // No more than a half is gone at any time.
+        area.pages((round + 350) % 700, 1).touch();
+        Ok(())
+    };
+    let there = move |round| area.pages(round % 600, 100).touch();
+    let mut churner = Child::churner(0, here, there)?;
     let (mut reports, mut moved) = (0u64, 0u64);
     let end = Instant::now() + Duration::from_secs(8);
     while Instant::now() < end {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use ravel_records::{AnonVmaReport, Id, Relation};
+use ravel_records::{AnonVma, AnonVmaReport, Id, Relation};
 
 use crate::check::same_text;
 use crate::module::{Answer, open_query, query, read_file, report_text, write_errno, write_file};
@@ -77,14 +77,20 @@ fn check_whole(report: &AnonVmaReport) -> Result<()> {
             "members of {}",
             group.id
         );
-        let places: BTreeSet<_> = group.member.iter().map(|m| (m.mm, m.start)).collect();
-        check_eq!(
-            places.len(),
-            group.member.len(),
-            "different members of {}",
-            group.id
-        );
+        check_differ(group)?;
     }
+    Ok(())
+}
+
+/// No member is told twice.
+fn check_differ(group: &AnonVma) -> Result<()> {
+    let places: BTreeSet<_> = group.member.iter().map(|m| (m.mm, m.start)).collect();
+    check_eq!(
+        places.len(),
+        group.member.len(),
+        "different members of {}",
+        group.id
+    );
     Ok(())
 }
 
@@ -232,13 +238,7 @@ fn seam_within_members_of_one_key() -> Result<()> {
 /// Every root that more than two processes have, has all of them, once for each place.
 fn check_shared(report: &AnonVmaReport, pids: &BTreeSet<Pid>) -> Result<()> {
     for group in report.anon_vmas.values().filter(|group| group.depth == 0) {
-        let places: BTreeSet<_> = group.member.iter().map(|m| (m.mm, m.start)).collect();
-        check_eq!(
-            places.len(),
-            group.member.len(),
-            "different members of {}",
-            group.id
-        );
+        check_differ(group)?;
         let found: BTreeSet<Pid> = group.member.iter().map(|m| m.pid as Pid).collect();
         if found.len() > 2 {
             let missing: Vec<_> = pids.difference(&found).collect();

@@ -8,9 +8,9 @@ use ravel_records::{Cow, CowReport, PageCounts, Relation};
 
 use crate::module::{self, query};
 use crate::pagemap::{self, Frames, kpf};
-use crate::process::{Area, Child, HUGE, Puppet, Stage, die_with};
+use crate::process::{Area, Child, HUGE, Puppet, Stage};
 use crate::report::{cow, parse_cow};
-use crate::sys::{self, Forked, PAGE, Pid};
+use crate::sys::{self, PAGE, Pid};
 use crate::tier::patience;
 use crate::{check, check_eq, maps, tests};
 
@@ -349,34 +349,16 @@ fn sums_of_every_process_agree_with_smaps() -> Result<()> {
 fn while_everything_moves() -> Result<()> {
     let area = Area::map(700)?;
     area.touch();
-    let mut churners = Vec::new();
-    for which in 0..3u64 {
-        churners.push(Child::spawn(move |_| {
-            let parent = sys::getpid();
-            let mut round = which;
-            loop {
-                round += 1;
-                match sys::fork()? {
-                    Forked::Parent(pid) => {
-                        let part = area.pages(round % 700, 1);
-                        sys::protect(part.start as usize, PAGE, libc::PROT_READ)?;
-                        sys::advise(part.start as usize, PAGE, libc::MADV_DONTNEED)?;
-                        sys::protect(
-                            area.start as usize,
-                            area.len as usize,
-                            libc::PROT_READ | libc::PROT_WRITE,
-                        )?;
-                        let _ = sys::wait(pid)?;
-                    }
-                    Forked::Child => {
-                        die_with(parent);
-                        area.pages(round % 600, 100).touch();
-                        sys::exit_now(0)
-                    }
-                }
-            }
-        })?);
-    }
+    let here = move |round| {
+        let part = area.pages(round % 700, 1);
+        sys::protect(part.start as usize, PAGE, libc::PROT_READ)?;
+        sys::advise(part.start as usize, PAGE, libc::MADV_DONTNEED)?;
+        let rw = libc::PROT_READ | libc::PROT_WRITE;
+        Ok(sys::protect(area.start as usize, area.len as usize, rw)?)
+    };
+    let there = move |round| area.pages(round % 600, 100).touch();
+    let churner = |which| Child::churner(which, here, there);
+    let mut churners = (1..4).map(churner).collect::<Result<Vec<_>>>()?;
     let asked: Vec<Pid> = churners.iter().map(|child| child.pid).collect();
     let (mut reports, mut moved) = (0u64, 0u64);
     let end = Instant::now() + Duration::from_secs(8);

@@ -9,8 +9,8 @@ use ravel_records::{PageKind, Relation};
 
 use super::of;
 use crate::measure::Holds;
-use crate::process::{Area, Child, die_with};
-use crate::sys::{self, Forked, PAGE, Pid};
+use crate::process::{Area, Child};
+use crate::sys::{self, PAGE, Pid};
 use crate::tier::{patience, scale};
 use crate::{check, check_eq, tests};
 
@@ -65,35 +65,23 @@ fn agree_while_moving(area: Area) -> Result<()> {
         let _ = sys::peek(area.pages(page, 1).start as usize);
     }
     let us = sys::getpid();
-    let mut churners = Vec::new();
-    for which in 0..3u64 {
-        churners.push(Child::spawn(move |_| {
-            let parent = sys::getpid();
-            let mut round = which;
-            loop {
-                round += 1;
-                match sys::fork()? {
-                    Forked::Parent(pid) => {
-                        area.pages(round % PAGES, 1).touch();
-                        let part = area.pages(round * 7 % PAGES, 1);
-                        sys::advise(part.start as usize, PAGE, libc::MADV_DONTNEED)?;
-                        // Split, and merged again.
-                        for prot in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE] {
-                            sys::protect(part.start as usize, PAGE, prot)?;
-                        }
-                        let _ = sys::wait(pid)?;
-                    }
-                    Forked::Child => {
-                        die_with(parent);
-                        for page in (round % 5..PAGES).step_by(5) {
-                            area.pages(page, 1).touch();
-                        }
-                        sys::exit_now(0)
-                    }
-                }
-            }
-        })?);
-    }
+    let here = move |round| {
+        area.pages(round % PAGES, 1).touch();
+        let part = area.pages(round * 7 % PAGES, 1);
+        sys::advise(part.start as usize, PAGE, libc::MADV_DONTNEED)?;
+        // Split, and merged again.
+        for prot in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE] {
+            sys::protect(part.start as usize, PAGE, prot)?;
+        }
+        Ok(())
+    };
+    let there = move |round| {
+        for page in (round % 5..PAGES).step_by(5) {
+            area.pages(page, 1).touch();
+        }
+    };
+    let churner = |which| Child::churner(which, here, there);
+    let mut churners = (1..4).map(churner).collect::<Result<Vec<_>>>()?;
     let asked: Vec<Pid> = churners.iter().map(|child| child.pid).chain([us]).collect();
     Holds::forget()?;
     let (mut reports, mut moved, mut told) = (0u64, 0u64, 0u64);
