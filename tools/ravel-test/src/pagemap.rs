@@ -42,6 +42,16 @@ impl Entry {
         (self.0 >> 62) & 1 == 1
     }
 
+    /// No page, but a mark: a guard region, or userfaultfd's (`SWP_PTE_MARKER`).
+    pub fn marker(self) -> bool {
+        self.swapped() && self.swap().0 == 31
+    }
+
+    /// userfaultfd's write protection.
+    pub fn write_protected(self) -> bool {
+        (self.0 >> 57) & 1 == 1
+    }
+
     /// A guard region.
     pub fn guard(self) -> bool {
         (self.0 >> 58) & 1 == 1

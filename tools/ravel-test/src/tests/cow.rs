@@ -21,6 +21,9 @@ tests!("cow":
     parent_and_children_with_partial_writes,
     grandchild_inherits_from_two,
     moved_and_split_areas,
+    moved_area_that_keeps_its_mapping,
+    exec_shares_nothing_any_more,
+    child_in_another_pid_namespace,
     huge_pages,
     public_mappings_are_passed_over,
     sums_agree_with_pagemap_and_smaps,
@@ -156,6 +159,65 @@ fn moved_and_split_areas() -> Result<()> {
     check_shares(record(&report, area)?, &[(child.pid, Descendant, 5)])
 }
 
+fn moved_area_that_keeps_its_mapping() -> Result<()> {
+    let mut parent = Stage::new(2)?.start()?;
+    let area = parent.map(6)?;
+    parent.write(area)?;
+    let mut child = parent.fork()?;
+    let there = child.remap_keeping(area)?;
+    child.write(area.pages(0, 2))?;
+    child.write(there.pages(5, 1))?;
+    let report = cow(child.pid)?;
+    let vma = record(&report, area)?;
+    check_eq!(numbers(vma), (2, 2, 0, 2, 0), "where it was");
+    check_shares(vma, &[])?;
+    let vma = record(&report, there)?;
+    check_eq!(numbers(vma), (6, 1, 5, 1, 5), "where it is");
+    check_shares(vma, &[(parent.pid, Ancestor, 5)])?;
+    let report = cow(parent.pid)?;
+    let vma = record(&report, area)?;
+    check_eq!(numbers(vma), (6, 1, 5, 6, 0), "the parent's");
+    check_shares(vma, &[(child.pid, Descendant, 5)])
+}
+
+fn exec_shares_nothing_any_more() -> Result<()> {
+    let mut parent = Stage::new(2)?.start()?;
+    let area = parent.map(4)?;
+    parent.write(area)?;
+    let mut child = parent.fork()?;
+    child.exec()?;
+    let report = cow(parent.pid)?;
+    let vma = record(&report, area)?;
+    check_eq!(numbers(vma), (4, 4, 0, 4, 0), "the parent's");
+    check_shares(vma, &[])?;
+    let report = cow(child.pid)?;
+    check!(report.vma_at(area.start).is_none(), "a record of the area");
+    for vma in &report.vmas {
+        check_eq!((vma.pages.shared, vma.shares.len()), (0, 0), "{vma:?}");
+    }
+    Ok(())
+}
+
+fn child_in_another_pid_namespace() -> Result<()> {
+    let us = sys::getpid();
+    let area = Area::map(4)?;
+    area.touch();
+    let mut child = Child::spawn_with(libc::CLONE_NEWPID as u64, None, |link| {
+        area.pages(3, 1).touch();
+        link.send("written")?;
+        link.wait().map(drop)
+    })?;
+    child.link.recv()?;
+    // Told are the numbers outside.
+    let report = cow(us)?;
+    check_shares(record(&report, area)?, &[(child.pid, Descendant, 3)])?;
+    let report = cow(child.pid)?;
+    let vma = record(&report, area)?;
+    check_eq!(numbers(vma), (4, 1, 3, 1, 3), "the child's");
+    check_shares(vma, &[(us, Ancestor, 3)])?;
+    child.kill()
+}
+
 fn huge_pages() -> Result<()> {
     let mut parent = Stage::new(2)?.start()?;
     let area = parent.map_aligned(2 * HUGE / PAGE, 0)?;
@@ -196,7 +258,7 @@ fn public_mappings_are_passed_over() -> Result<()> {
 fn counted(pid: Pid, start: u64, end: u64, frames: &Frames) -> Result<PageCounts> {
     let mut counts = PageCounts::default();
     for entry in pagemap::entries(pid, start, end)? {
-        if entry.guard() {
+        if entry.marker() {
             counts.other += 1;
         } else if entry.swapped() {
             counts.swap += 1;
@@ -235,7 +297,7 @@ fn comparable(pages: &PageCounts) -> PageCounts {
 }
 
 /// Mappings that are not made of ordinary pages.
-fn is_special(name: &[u8]) -> bool {
+pub(super) fn is_special(name: &[u8]) -> bool {
     [&b"[vvar]"[..], b"[vvar_vclock]", b"[vdso]", b"[vsyscall]"].contains(&name)
 }
 

@@ -37,6 +37,7 @@ mod peers;
 mod privilege;
 mod queued;
 mod reading;
+mod scan;
 mod selftests;
 mod sharers;
 mod shutdown;
@@ -59,6 +60,7 @@ pub const ALL: &[&[Test]] = &[
     page::SHAPES,
     page::MOVING,
     cow::TESTS,
+    scan::TESTS,
     lineage::TESTS,
     lineage::SHAPES,
     chains::TESTS,

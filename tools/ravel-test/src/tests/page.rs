@@ -16,7 +16,7 @@ use crate::{check, check_eq, tests};
 
 use Relation::{Ancestor, Descendant, Self_, Unrelated};
 
-mod files;
+pub(super) mod files;
 pub(super) mod kinds;
 mod moving;
 mod shapes;
@@ -108,7 +108,7 @@ fn difference(
             flags = frames.flags(entry.pfn())?;
         }
         let kind = match () {
-            () if entry.guard() => PageKind::Marker,
+            () if entry.marker() => PageKind::Marker,
             () if entry.swapped() => PageKind::Swap,
             () if flags & kpf::ZERO != 0 => PageKind::Zero,
             () if flags & kpf::KSM != 0 => PageKind::Ksm,

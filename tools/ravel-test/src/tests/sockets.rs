@@ -539,7 +539,7 @@ fn busy_socket_is_told_as_busy() -> Result<()> {
     // sendmsg() holds the socket's lock while it copies; the page that it copies from is ours to
     // withhold.
     let page = sys::map_anon(PAGE, libc::PROT_READ | libc::PROT_WRITE)?;
-    let fault = sys::userfault(page, PAGE)?;
+    let fault = sys::userfault(page, PAGE, sys::Fault::Missing)?;
     let sent = thread::scope(|scope| -> Result<usize> {
         let sender = scope.spawn(|| sys::send_address(&one, page, 100));
         let checked = (|| -> Result<()> {

@@ -23,10 +23,11 @@ tests!("page":
 );
 
 /// A file of some pages at a far offset.
-struct FarFile(PathBuf, u64);
+pub(in crate::tests) struct FarFile(pub PathBuf, pub u64);
 
 impl FarFile {
-    fn new(pages: u64) -> Result<Self> {
+    /// Its path, and its first page.
+    pub(in crate::tests) fn new(pages: u64) -> Result<Self> {
         let path = PathBuf::from(format!("/tmp/ravel-page-{}", sys::getpid()));
         let page = 1 << 28;
         File::create(&path)?.set_len((page + pages) * PAGE as u64)?;

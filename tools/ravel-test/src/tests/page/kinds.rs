@@ -274,9 +274,11 @@ fn guard_region_is_a_marker() -> Result<()> {
     puppet.write(area)?;
     puppet.advise(area.pages(1, 2), GUARD_INSTALL)?;
     let report = agreed(puppet.pid, area)?;
+    let entries = pagemap::entries(puppet.pid, area.start, area.end())?;
     for number in 0..4 {
         let page = at(&report, area, number)?;
-        let guard = number == 1 || number == 2;
+        let guard = entries[number as usize].guard();
+        check_eq!(guard, number == 1 || number == 2, "a guard, by pagemap");
         check_eq!(page.kind == PageKind::Marker, guard, "a guard, of {page:?}");
         check_eq!(page.walked, !guard, "walked, of {page:?}");
     }

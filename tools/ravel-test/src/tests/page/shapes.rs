@@ -4,10 +4,11 @@
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ravel_records::{PageKind, Relation};
 
 use super::{agreed, at, check_mappers};
+use crate::pagemap;
 use crate::process::{Area, Child, Stage};
 use crate::report::{anon, vma};
 use crate::sys::{self, PAGE, Pid};
@@ -23,6 +24,7 @@ tests!("page":
     exec_gives_the_pages_up,
     mapper_in_another_pid_namespace,
     userfault_range_before_and_after,
+    userfault_write_protected_pages,
 );
 
 fn grown_and_moved_area() -> Result<()> {
@@ -195,7 +197,7 @@ fn userfault_range_before_and_after() -> Result<()> {
     let us = sys::getpid();
     let area = Area::map(3)?;
     area.pages(0, 1).touch();
-    let fault = sys::userfault(area.start as usize, area.len as usize)?;
+    let fault = sys::userfault(area.start as usize, area.len as usize, sys::Fault::Missing)?;
     // Nobody waits, and reading the report makes nobody wait.
     let report = agreed(us, area)?;
     check_eq!(
@@ -213,5 +215,68 @@ fn userfault_range_before_and_after() -> Result<()> {
     );
     check_mappers(&report, area, 0, 1, &[(us, Self_)])?;
     check_eq!(at(&report, area, 1)?.kind, PageKind::Zero, "kind");
+    Ok(())
+}
+
+fn userfault_write_protected_pages() -> Result<()> {
+    let us = sys::getpid();
+    let area = Area::map(4)?;
+    area.pages(0, 2).touch();
+    sys::peek(area.pages(2, 1).start as usize);
+    let (start, len) = (area.start as usize, area.len as usize);
+    let fault = sys::userfault(start, len, sys::Fault::Write)?;
+    sys::write_protect(&fault, start, len, true)?;
+    let child = Child::idle()?;
+    // The last is not there, and protected all the same, where the kernel can: a mark stands for it.
+    let marked = u64::from(sys::protects_unpopulated()?);
+    let report = agreed(us, area)?;
+    check_eq!(report.summary.pages, 3 + marked, "pages");
+    let entries = pagemap::entries(us, area.start, area.end())?;
+    for number in 0..3 + marked {
+        let page = at(&report, area, number)?;
+        check!(entries[number as usize].write_protected(), "not protected");
+        let kinds = [
+            PageKind::Anon,
+            PageKind::Anon,
+            PageKind::Zero,
+            PageKind::Marker,
+        ];
+        check_eq!(page.kind, kinds[number as usize], "kind of page {number}");
+        check!(!page.writable, "writable: {page:?}");
+    }
+    // The child has what was there, and no protection.
+    for number in 0..2 {
+        let both = [(us, Self_), (child.pid, Descendant)];
+        check_mappers(&report, area, number, 2, &both)?;
+    }
+    let counts = crate::report::cow(us)?;
+    let record = counts.vma_at(area.start).context("no cow record")?;
+    let pages = &record.pages;
+    check_eq!(
+        (pages.anon, pages.shared, pages.zero, pages.other),
+        (2, 2, 1, marked),
+        "anon, shared, zero, other"
+    );
+    let report = agreed(child.pid, area)?;
+    check_eq!(
+        (report.summary.pages, report.summary.empty),
+        (3, 1),
+        "pages of the child, empty ones"
+    );
+    for entry in pagemap::entries(child.pid, area.start, area.end())? {
+        check!(!entry.write_protected(), "protected in the child");
+    }
+    drop(child);
+    check!(!sys::poll(&fault, libc::POLLIN, 0)?, "a fault came");
+    sys::write_protect(&fault, start, len, false)?;
+    area.pages(0, 1).touch();
+    let report = agreed(us, area)?;
+    check_eq!(
+        (report.summary.pages, report.summary.empty),
+        (3, 1),
+        "pages, and empty ones where the mark was"
+    );
+    check_mappers(&report, area, 0, 1, &[(us, Self_)])?;
+    check!(at(&report, area, 0)?.writable, "written: not writable");
     Ok(())
 }
