@@ -93,9 +93,10 @@ impl FileOps for Entry {
             Self::List(attached) => Open::Read(Stream::text(attached.list()?)),
             Self::Query => Open::Query(None),
             Self::Locks => Open::Locks(Stream::text(locks()?)),
-            Self::Report(kind, subject) => {
-                Open::Read(Stream::report(Report::new(*kind, subject.now(), 0..0)))
-            }
+            Self::Report(kind, subject) => Open::Read(Stream::report(
+                Report::new(*kind, subject.now(), 0..0),
+                Text::default(),
+            )),
         })
     }
 
@@ -103,7 +104,7 @@ impl FileOps for Entry {
         match open {
             Open::Read(stream) | Open::Locks(stream) | Open::Query(Some(stream)) => stream.read(to),
             Open::Query(none) => none
-                .insert(Stream::fault(b"query", 0, NO_REQUEST)?)
+                .insert(Stream::fault(b"query", 0, NO_REQUEST, Text::default())?)
                 .read(to),
             Open::Attach(_) | Open::Detach(_) => Err(EINVAL),
         }
@@ -119,22 +120,37 @@ impl FileOps for Entry {
             Open::Detach(attached) => attached.detach(request?.pid()?),
             Open::Query(stream) => {
                 let (answer, result) = match request.and_then(Request::query) {
-                    Ok((kind, pid, range)) => match Process::find(pid) {
-                        Ok(process) => {
-                            let process = Arc::new(process, gfp())?;
-                            (Stream::report(Report::new(kind, process, range)), Ok(()))
+                    Ok(Query {
+                        kind,
+                        pid,
+                        range,
+                        binary,
+                    }) => {
+                        let text = if binary {
+                            Text::binary()?
+                        } else {
+                            Text::default()
+                        };
+                        match Process::find(pid) {
+                            Ok(process) => {
+                                let process = Arc::new(process, gfp())?;
+                                let report = Report::new(kind, process, range);
+                                (Stream::report(report, text), Ok(()))
+                            }
+                            Err(err) => {
+                                let fault = if err == ESRCH {
+                                    Fault::NO_PROCESS
+                                } else {
+                                    err.into()
+                                };
+                                let name = kind.name().to_bytes();
+                                (Stream::fault(name, pid, fault, text)?, Err(err))
+                            }
                         }
-                        Err(err) => {
-                            let fault = if err == ESRCH {
-                                Fault::NO_PROCESS
-                            } else {
-                                err.into()
-                            };
-                            (Stream::fault(kind.name().to_bytes(), pid, fault)?, Err(err))
-                        }
-                    },
+                    }
                     Err(err) if err == EINVAL => {
-                        (Stream::fault(b"query", 0, BAD_REQUEST)?, Err(err))
+                        let text = Text::default();
+                        (Stream::fault(b"query", 0, BAD_REQUEST, text)?, Err(err))
                     }
                     Err(err) => return Err(err),
                 };
@@ -225,9 +241,10 @@ impl<'a> Request<'a> {
     }
 
     /// A report's name and a pid; for `page` an address, or two: the first, and the first not asked for;
-    /// for `sharers` a descriptor. With one blank between.
-    fn query(self) -> Result<(Kind, i32, Range<usize>)> {
-        let mut words = self.0.split(|&b| b == b' ');
+    /// for `sharers` a descriptor. With one blank between. Before it `binary`, for that form.
+    fn query(self) -> Result<Query> {
+        let mut words = self.0.split(|&b| b == b' ').peekable();
+        let binary = words.next_if_eq(&b"binary".as_slice()).is_some();
         let kind = words.next().and_then(Kind::parse).ok_or(EINVAL)?;
         let pid = parse_pid(words.next().ok_or(EINVAL)?)?;
         let mut range = 0..0;
@@ -246,10 +263,24 @@ impl<'a> Request<'a> {
             range = fd..fd + 1;
         }
         match words.next() {
-            None => Ok((kind, pid, range)),
+            None => Ok(Query {
+                kind,
+                pid,
+                range,
+                binary,
+            }),
             Some(_) => Err(EINVAL),
         }
     }
+}
+
+/// What is asked for.
+struct Query {
+    kind: Kind,
+    pid: i32,
+    /// Addresses, or a descriptor, where the report wants them.
+    range: Range<usize>,
+    binary: bool,
 }
 
 /// `0x` and hexadecimal digits: an address that user space can have.

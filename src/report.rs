@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub(crate) mod anon_vma;
+mod binary;
 pub(crate) mod chains;
 pub(crate) mod cow;
 pub(crate) mod lineage;

@@ -4,8 +4,11 @@
 
 #![deny(unsafe_code)]
 
-use super::{text::Text, Fault, Report, Step};
+use super::{text::Text, Fault, Report, Step, CHUNK_TEXT};
 use kernel::{prelude::*, uaccess::UserSliceWriter};
+
+/// Longer than nearly every record: the last of a chunk may begin just before its bound.
+const LONGEST: usize = 4096;
 
 /// Where a stream's text comes from.
 pub(crate) enum Source {
@@ -25,11 +28,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Reads a report.
-    pub(crate) fn report(report: Report) -> Self {
+    /// Reads a report, in whichever form that text is.
+    pub(crate) fn report(report: Report, text: Text) -> Self {
         Self {
             source: Source::Report(report),
-            text: Text::default(),
+            text,
             read: 0,
         }
     }
@@ -44,8 +47,7 @@ impl Stream {
     }
 
     /// Reads an error, which no report stands behind.
-    pub(crate) fn fault(report: &[u8], pid: i32, fault: Fault) -> Result<Self> {
-        let mut text = Text::default();
+    pub(crate) fn fault(report: &[u8], pid: i32, fault: Fault, mut text: Text) -> Result<Self> {
         text.fault(report, pid, fault)?;
         Ok(Self {
             source: Source::Fault(fault.errno),
@@ -59,6 +61,9 @@ impl Stream {
         while self.read == self.text.bytes().len() {
             self.text.clear();
             self.read = 0;
+            if matches!(self.source, Source::Report(_)) {
+                self.text.reserve(CHUNK_TEXT + LONGEST);
+            }
             match &mut self.source {
                 Source::Ready => return Ok(0),
                 Source::Fault(errno) => return Err(*errno),

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Records as lines of text.
+//! Records as lines of text, or in the binary form that programs may ask for; whoever writes them does not know
+//! which of the two.
 
 #![deny(unsafe_code)]
 
-use super::{gfp, Fault};
+use super::{
+    binary::{Schemas, Type, MAGIC},
+    gfp, Fault,
+};
 use crate::object::{
     id::Id,
     process::{Owner, OwnerState, Relation},
@@ -12,35 +16,79 @@ use crate::object::{
 use kernel::prelude::*;
 
 /// Text that grows; running out of memory is an error, and leaves no half line.
-#[derive(Default)]
-pub(crate) struct Text(KVVec<u8>);
+pub(crate) struct Text {
+    whole: KVVec<u8>,
+    /// What was last written of a line. Nearly all lines fit: their bytes are looked at twice, but memory once.
+    part: [u8; PART],
+    filled: usize,
+    /// In the binary form.
+    binary: Option<KBox<Schemas>>,
+}
+
+const PART: usize = 256;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
+impl Default for Text {
+    fn default() -> Self {
+        Self {
+            whole: KVVec::new(),
+            part: [0; PART],
+            filled: 0,
+            binary: None,
+        }
+    }
+}
+
 impl Text {
+    /// In the binary form.
+    pub(crate) fn binary() -> Result<Self> {
+        let mut text = Self {
+            binary: Some(KBox::new(Schemas::default(), gfp())?),
+            ..Self::default()
+        };
+        text.whole.extend_from_slice(MAGIC, gfp())?;
+        Ok(text)
+    }
+
     /// What was written.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.whole
+    }
+
+    /// Makes room in one step, where it would grow in many. Where that fails, less may do.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        let _ = self.whole.reserve(bytes, gfp());
     }
 
     /// Forgets what was written, and keeps the room.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.whole.clear();
+        if let Some(schemas) = &mut self.binary {
+            schemas.settle();
+        }
     }
 
     /// Forgets what was written after the first `len` bytes.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
+        self.whole.truncate(len);
+        if let Some(schemas) = &mut self.binary {
+            schemas.forget(len);
+        }
     }
 
     /// Begins a record.
-    pub(crate) fn record(&mut self, kind: &str) -> Line<'_> {
+    pub(crate) fn record(&mut self, kind: &'static str) -> Line<'_> {
+        self.filled = 0;
         let mut line = Line {
-            start: self.0.len(),
+            start: self.whole.len(),
             text: self,
             result: Ok(()),
         };
-        line.push(kind.as_bytes());
+        match &mut line.text.binary {
+            Some(schemas) => line.result = schemas.begin(kind, &mut line.text.whole),
+            None => line.push(kind.as_bytes()),
+        }
         line
     }
 
@@ -63,90 +111,176 @@ pub(crate) struct Line<'t> {
 }
 
 impl Line<'_> {
+    #[inline]
     fn push(&mut self, bytes: &[u8]) {
-        if self.result.is_ok() {
-            self.result = self
-                .text
-                .0
-                .extend_from_slice(bytes, gfp())
-                .map_err(Into::into);
+        let Text {
+            part,
+            filled,
+            binary,
+            whole,
+        } = &mut *self.text;
+        if binary.is_some() {
+            if self.result.is_ok() {
+                self.result = whole.extend_from_slice(bytes, gfp()).map_err(Into::into);
+            }
+            return;
+        }
+        match part
+            .get_mut(*filled..)
+            .and_then(|free| free.get_mut(..bytes.len()))
+        {
+            Some(free) => {
+                free.copy_from_slice(bytes);
+                *filled += bytes.len();
+            }
+            None => self.push_long(bytes),
         }
     }
 
-    fn key(&mut self, key: &str) {
+    /// Makes room first.
+    #[cold]
+    fn push_long(&mut self, bytes: &[u8]) {
+        self.flush();
+        for piece in bytes.chunks(PART) {
+            self.text.part[..piece.len()].copy_from_slice(piece);
+            self.text.filled = piece.len();
+            if piece.len() == PART {
+                self.flush();
+            }
+        }
+    }
+
+    /// Moves what is there of the line to the text.
+    fn flush(&mut self) {
+        let Text {
+            whole,
+            part,
+            filled,
+            ..
+        } = &mut *self.text;
+        if self.result.is_ok() {
+            self.result = whole
+                .extend_from_slice(&part[..*filled], gfp())
+                .map_err(Into::into);
+        }
+        *filled = 0;
+    }
+
+    /// Begins a field. True: its value is wanted in the binary form.
+    fn key(&mut self, key: &'static str, kind: Type) -> bool {
+        if let Some(schemas) = &mut self.text.binary {
+            if self.result.is_ok() {
+                self.result = schemas.field(key, kind, &mut self.text.whole);
+            }
+            return true;
+        }
         self.push(b" ");
         self.push(key.as_bytes());
         self.push(b"=");
+        false
     }
 
-    fn digits(&mut self, mut number: u64, base: u64, least: usize) {
+    fn decimal(&mut self, mut number: u64) {
         let mut digits = [b'0'; 20];
         let mut at = digits.len();
-        while number != 0 || digits.len() - at < least {
+        loop {
             at -= 1;
-            digits[at] = HEX[(number % base) as usize];
-            number /= base;
+            digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
         }
         self.push(&digits[at..]);
     }
 
+    /// At least that many digits.
+    fn hexadecimal(&mut self, number: u64, least: u32) {
+        let needed = (u64::BITS - number.leading_zeros()).div_ceil(4);
+        let count = needed.max(least) as usize;
+        let mut digits = [b'0'; 16];
+        for (at, digit) in digits[..count].iter_mut().rev().enumerate() {
+            *digit = HEX[(number >> (4 * at) & 0xf) as usize];
+        }
+        self.push(&digits[..count]);
+    }
+
     /// A number that is not negative.
-    pub(crate) fn number(mut self, key: &str, number: u64) -> Self {
-        self.key(key);
-        self.digits(number, 10, 1);
+    pub(crate) fn number(mut self, key: &'static str, number: u64) -> Self {
+        if self.key(key, Type::Number) {
+            self.push(&number.to_le_bytes());
+        } else {
+            self.decimal(number);
+        }
         self
     }
 
     /// A number that may be negative.
-    pub(crate) fn signed(mut self, key: &str, number: i64) -> Self {
-        self.key(key);
+    pub(crate) fn signed(mut self, key: &'static str, number: i64) -> Self {
+        if self.key(key, Type::Signed) {
+            self.push(&number.to_le_bytes());
+            return self;
+        }
         if number < 0 {
             self.push(b"-");
         }
-        self.digits(number.unsigned_abs(), 10, 1);
+        self.decimal(number.unsigned_abs());
         self
     }
 
     /// An address or a page offset.
-    pub(crate) fn hex(mut self, key: &str, number: usize) -> Self {
-        self.key(key);
-        self.push(b"0x");
-        self.digits(number as u64, 16, 1);
+    pub(crate) fn hex(mut self, key: &'static str, number: usize) -> Self {
+        if self.key(key, Type::Hex) {
+            self.push(&(number as u64).to_le_bytes());
+        } else {
+            self.push(b"0x");
+            self.hexadecimal(number as u64, 1);
+        }
         self
     }
 
     /// An EtherType.
-    pub(crate) fn hex16(mut self, key: &str, number: u16) -> Self {
-        self.key(key);
+    pub(crate) fn hex16(mut self, key: &'static str, number: u16) -> Self {
+        self.key(key, Type::Word);
         self.push(b"0x");
-        self.digits(number.into(), 16, 4);
+        self.hexadecimal(number.into(), 4);
         self
     }
 
     /// An object's id.
-    pub(crate) fn id(mut self, key: &str, id: Id) -> Self {
-        self.key(key);
-        self.digits(id.get(), 16, 16);
+    pub(crate) fn id(mut self, key: &'static str, id: Id) -> Self {
+        if self.key(key, Type::Id) {
+            self.push(&id.get().to_le_bytes());
+        } else {
+            self.hexadecimal(id.get(), 16);
+        }
         self
     }
 
     /// Yes or no.
-    pub(crate) fn flag(mut self, key: &str, flag: bool) -> Self {
-        self.key(key);
-        self.push(if flag { b"1" } else { b"0" });
+    pub(crate) fn flag(mut self, key: &'static str, flag: bool) -> Self {
+        if self.key(key, Type::Flag) {
+            self.push(&[flag.into()]);
+        } else {
+            self.push(if flag { b"1" } else { b"0" });
+        }
         self
     }
 
     /// A word, which needs no quotes.
-    pub(crate) fn word(mut self, key: &str, word: &[u8]) -> Self {
-        self.key(key);
+    pub(crate) fn word(mut self, key: &'static str, word: &[u8]) -> Self {
+        self.key(key, Type::Word);
         self.push(word);
         self
     }
 
     /// A word made of words, with commas between; `none` if there are none.
-    pub(crate) fn words<'w>(mut self, key: &str, words: impl Iterator<Item = &'w [u8]>) -> Self {
-        self.key(key);
+    pub(crate) fn words<'w>(
+        mut self,
+        key: &'static str,
+        words: impl Iterator<Item = &'w [u8]>,
+    ) -> Self {
+        self.key(key, Type::Word);
         let mut any = false;
         for word in words {
             if any {
@@ -162,24 +296,27 @@ impl Line<'_> {
     }
 
     /// A word made of a name and a number, for what has no name.
-    pub(crate) fn numbered(mut self, key: &str, name: &str, number: u64) -> Self {
-        self.key(key);
+    pub(crate) fn numbered(mut self, key: &'static str, name: &str, number: u64) -> Self {
+        self.key(key, Type::Word);
         self.push(name.as_bytes());
-        self.digits(number, 10, 1);
+        self.decimal(number);
         self
     }
 
     /// A header offset of an sk_buff, and whether it is set.
-    pub(crate) fn offset(mut self, key: &str, raw: u16, set: bool) -> Self {
-        self.key(key);
-        self.digits(raw.into(), 10, 1);
+    pub(crate) fn offset(mut self, key: &'static str, raw: u16, set: bool) -> Self {
+        self.key(key, Type::Word);
+        self.decimal(raw.into());
         self.push(if set { b":set" } else { b":unset" });
         self
     }
 
     /// Bytes in quotes.
-    pub(crate) fn string(mut self, key: &str, bytes: &[u8]) -> Self {
-        self.key(key);
+    pub(crate) fn string(mut self, key: &'static str, bytes: &[u8]) -> Self {
+        if self.key(key, Type::String) {
+            self.push(bytes);
+            return self;
+        }
         self.push(b"\"");
         let mut rest = bytes;
         while let Some(at) = rest.iter().position(|&b| !is_plain(b)) {
@@ -189,7 +326,7 @@ impl Line<'_> {
                 b'\\' => self.push(b"\\\\"),
                 byte => {
                     self.push(b"\\x");
-                    self.digits(byte.into(), 16, 2);
+                    self.hexadecimal(byte.into(), 2);
                 }
             }
             rest = &rest[at + 1..];
@@ -200,8 +337,8 @@ impl Line<'_> {
     }
 
     /// Numbers with commas between; `none` if there are none.
-    pub(crate) fn numbers(mut self, key: &str, numbers: &[u32]) -> Self {
-        self.key(key);
+    pub(crate) fn numbers(mut self, key: &'static str, numbers: &[u32]) -> Self {
+        self.key(key, Type::Word);
         if numbers.is_empty() {
             self.push(b"none");
         }
@@ -209,16 +346,23 @@ impl Line<'_> {
             if at > 0 {
                 self.push(b",");
             }
-            self.digits((*number).into(), 10, 1);
+            self.decimal((*number).into());
         }
         self
     }
 
     /// Ends the record. If memory ran out, none of it stays.
     pub(crate) fn end(mut self) -> Result {
-        self.push(b"\n");
+        if let Some(schemas) = &mut self.text.binary {
+            if self.result.is_ok() {
+                self.result = schemas.end(self.start, &mut self.text.whole);
+            }
+        } else {
+            self.push(b"\n");
+            self.flush();
+        }
         if self.result.is_err() {
-            self.text.0.truncate(self.start);
+            self.text.truncate(self.start);
         }
         self.result
     }

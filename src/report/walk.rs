@@ -91,7 +91,7 @@ pub(crate) struct Head {
 
 impl Head {
     /// Begins a record with it.
-    pub(super) fn tell<'t>(&self, text: &'t mut Text, kind: &str) -> Line<'t> {
+    pub(super) fn tell<'t>(&self, text: &'t mut Text, kind: &'static str) -> Line<'t> {
         text.record(kind)
             .hex("start", self.start)
             .hex("end", self.end)

@@ -66,7 +66,7 @@ fn tell_protocol(line: Line<'_>, family: u16, protocol: u16) -> Line<'_> {
     line.word("protocol", name)
 }
 
-pub(super) fn tell_sk_state<'t>(line: Line<'t>, key: &str, state: u8) -> Line<'t> {
+pub(super) fn tell_sk_state<'t>(line: Line<'t>, key: &'static str, state: u8) -> Line<'t> {
     // include/net/tcp_states.h
     const NAMES: [&str; 13] = [
         "ESTABLISHED",
@@ -104,7 +104,7 @@ fn tell_socket_state(line: Line<'_>, state: u8) -> Line<'_> {
     }
 }
 
-fn tell_shutdown<'t>(line: Line<'t>, key: &str, shutdown: u8) -> Line<'t> {
+fn tell_shutdown<'t>(line: Line<'t>, key: &'static str, shutdown: u8) -> Line<'t> {
     line.word(
         key,
         match shutdown {
@@ -117,7 +117,7 @@ fn tell_shutdown<'t>(line: Line<'t>, key: &str, shutdown: u8) -> Line<'t> {
 }
 
 /// Milliseconds until a timer fires; `off` where it is not set.
-fn tell_timer<'t>(line: Line<'t>, key: &str, ms: i64) -> Line<'t> {
+fn tell_timer<'t>(line: Line<'t>, key: &'static str, ms: i64) -> Line<'t> {
     match u64::try_from(ms) {
         Ok(ms) => line.number(key, ms),
         Err(_) => line.word(key, b"off"),
@@ -125,7 +125,7 @@ fn tell_timer<'t>(line: Line<'t>, key: &str, ms: i64) -> Line<'t> {
 }
 
 /// An address as a string: a unix path with `@` for the 0 byte of an abstract one.
-fn tell_unix<'t>(line: Line<'t>, key: &str, name: &UnixName) -> Line<'t> {
+fn tell_unix<'t>(line: Line<'t>, key: &'static str, name: &UnixName) -> Line<'t> {
     let mut path = name.path;
     if name.len > 0 && path[0] == 0 {
         path[0] = b'@';
@@ -135,7 +135,7 @@ fn tell_unix<'t>(line: Line<'t>, key: &str, name: &UnixName) -> Line<'t> {
 
 pub(super) fn tell_inet<'t>(
     line: Line<'t>,
-    key: &str,
+    key: &'static str,
     family: u16,
     address: &[u8; 16],
     port: u16,

@@ -1,5 +1,6 @@
 //! A report's frame: its first line, its last, and what may stand in their place.
 
+use crate::binary::Records;
 use crate::line::record;
 use crate::{Error, Line, ReportError, ReportName, Text};
 
@@ -22,9 +23,10 @@ record! {
     }
 }
 
-/// The lines of a text one by one, up to its `summary`.
+/// The records of an answer one by one, up to its `summary`, be it text or in the binary form.
 pub(crate) struct Body<'a> {
     rest: &'a [u8],
+    binary: Option<Records<'a>>,
     lines: usize,
     summary: Option<Line<'a>>,
 }
@@ -34,6 +36,7 @@ impl<'a> Body<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Self {
         Self {
             rest: text,
+            binary: Records::new(text),
             lines: 0,
             summary: None,
         }
@@ -82,6 +85,21 @@ impl<'a> Body<'a> {
 
     /// The next whole line, unless it is an `error`. A line without its newline is a cut one.
     fn line(&mut self) -> Result<Option<Line<'a>>, Error> {
+        let line = match &mut self.binary {
+            Some(records) => records.next(self.lines + 1)?,
+            None => self.text_line()?,
+        };
+        let Some(line) = line else {
+            return Ok(None);
+        };
+        self.lines += 1;
+        if line.kind == "error" {
+            return Err(Error::Report(ReportError::from_line(&line)?));
+        }
+        Ok(Some(line))
+    }
+
+    fn text_line(&mut self) -> Result<Option<Line<'a>>, Error> {
         let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') else {
             return match self.rest {
                 [] => Ok(None),
@@ -90,12 +108,7 @@ impl<'a> Body<'a> {
         };
         let text = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
-        self.lines += 1;
-        let line = Line::parse(text, self.lines)?;
-        if line.kind == "error" {
-            return Err(Error::Report(ReportError::from_line(&line)?));
-        }
-        Ok(Some(line))
+        Line::parse(text, self.lines + 1).map(Some)
     }
 }
 

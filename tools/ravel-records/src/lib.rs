@@ -25,6 +25,7 @@
 //! not UTF-8 have U+FFFD where they are not: only [`Text`] itself keeps every byte.
 
 mod anon;
+mod binary;
 mod body;
 mod chains;
 pub mod client;

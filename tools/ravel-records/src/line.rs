@@ -11,6 +11,16 @@ pub enum Value<'a> {
     Bare(&'a str),
     /// A string, without its quotes and escapes.
     Quoted(Text),
+    /// A number, in the binary form.
+    Number(u64),
+    /// A number that may be negative, likewise.
+    Signed(i64),
+    /// What has `0x` before it in text, likewise.
+    Hex(u64),
+    /// An object's id, likewise.
+    Id(u64),
+    /// Yes or no, likewise.
+    Flag(bool),
 }
 
 /// One record: a kind and its pairs, in the order of the text.
@@ -86,6 +96,15 @@ impl<'a> Line<'a> {
         })
     }
 
+    /// A record of the binary form.
+    pub(crate) fn of(kind: &'a str, number: usize, fields: Vec<(&'a str, Value<'a>)>) -> Self {
+        Self {
+            kind,
+            number,
+            fields,
+        }
+    }
+
     /// The value of a key, as it stands.
     pub fn value(&self, key: &str) -> Option<&Value<'a>> {
         self.fields
@@ -118,6 +137,11 @@ impl fmt::Display for Value<'_> {
         match self {
             Self::Bare(bare) => write!(f, "`{bare}`"),
             Self::Quoted(text) => write!(f, "\"{text}\""),
+            Self::Number(number) => write!(f, "`{number}`"),
+            Self::Signed(number) => write!(f, "`{number}`"),
+            Self::Hex(number) => write!(f, "`{number:#x}`"),
+            Self::Id(id) => write!(f, "`{id:016x}`"),
+            Self::Flag(flag) => write!(f, "`{}`", u8::from(*flag)),
         }
     }
 }

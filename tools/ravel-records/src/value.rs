@@ -1,5 +1,6 @@
 //! The kinds of value that a record's keys have.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,21 +9,32 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::line::{FromValue, Value};
 
 /// The bare text of a value, or that it is a string where none belongs.
-pub(crate) fn bare<'v>(value: &'v Value<'_>) -> Result<&'v str, String> {
-    match value {
-        Value::Bare(bare) => Ok(bare),
-        Value::Quoted(_) => Err(format!("is a string: {value}")),
-    }
+pub(crate) fn bare<'v>(value: &'v Value<'_>) -> Result<Cow<'v, str>, String> {
+    Ok(match value {
+        Value::Bare(bare) => (*bare).into(),
+        Value::Quoted(_) => return Err(format!("is a string: {value}")),
+        Value::Number(number) => number.to_string().into(),
+        Value::Signed(number) => number.to_string().into(),
+        Value::Hex(number) => format!("{number:#x}").into(),
+        Value::Id(id) => format!("{id:016x}").into(),
+        Value::Flag(flag) => u8::from(*flag).to_string().into(),
+    })
 }
 
 macro_rules! numbers {
     ($($type:ty),*) => {$(
         impl FromValue for $type {
             fn from_value(value: &Value<'_>) -> Result<Self, String> {
+                let not = || format!("is not a {}: {value}", stringify!($type));
+                match value {
+                    Value::Number(number) => return (*number).try_into().map_err(|_| not()),
+                    Value::Signed(number) => return (*number).try_into().map_err(|_| not()),
+                    _ => {}
+                }
                 let text = bare(value)?;
                 match text.parse() {
                     Ok(number) if !text.starts_with('+') => Ok(number),
-                    _ => Err(format!("is not a {}: {value}", stringify!($type))),
+                    _ => Err(not()),
                 }
             }
         }
@@ -32,7 +44,10 @@ numbers!(u16, u32, u64, i32, i64);
 
 impl FromValue for bool {
     fn from_value(value: &Value<'_>) -> Result<Self, String> {
-        match bare(value)? {
+        if let Value::Flag(flag) = value {
+            return Ok(*flag);
+        }
+        match &*bare(value)? {
             "0" => Ok(false),
             "1" => Ok(true),
             _ => Err(format!("is not a flag: {value}")),
@@ -43,7 +58,7 @@ impl FromValue for bool {
 /// Numbers with commas between.
 impl FromValue for Vec<u32> {
     fn from_value(value: &Value<'_>) -> Result<Self, String> {
-        match bare(value)? {
+        match &*bare(value)? {
             "none" => Ok(Self::new()),
             text => text
                 .split(',')
@@ -61,15 +76,18 @@ impl FromValue for String {
         if text.is_empty() || !text.bytes().all(ok) {
             return Err(format!("is not a word: {value}"));
         }
-        Ok(text.to_owned())
+        Ok(text.into_owned())
     }
 }
 
 /// Gives a type that has `Display` and `FromStr` its places in a record and in JSON.
 macro_rules! as_text {
-    ($type:ty) => {
+    ($type:ty $(, $binary:ident)?) => {
         impl FromValue for $type {
             fn from_value(value: &Value<'_>) -> Result<Self, String> {
+                $( if let Value::$binary(number) = value {
+                    return Ok(Self(*number));
+                } )?
                 bare(value)?
                     .parse()
                     .map_err(|what: &str| format!("is not {what}: {value}"))
@@ -129,7 +147,7 @@ impl FromStr for Id {
     }
 }
 
-as_text!(Id);
+as_text!(Id, Id);
 
 /// An address in a process' own address space, or an offset in pages. Prints with `0x`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,7 +170,7 @@ impl FromStr for Hex {
     }
 }
 
-as_text!(Hex);
+as_text!(Hex, Hex);
 
 /// The protocol inside a link-layer frame, as an sk_buff names it. Prints as `0x0800`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -234,7 +252,7 @@ impl FromValue for Offset {
             let raw = u16::from_value(&Value::Bare(raw)).ok()?;
             Some(Self { raw, set })
         };
-        parse(bare(value)?).ok_or_else(|| format!("is not an offset: {value}"))
+        parse(&bare(value)?).ok_or_else(|| format!("is not an offset: {value}"))
     }
 }
 
@@ -403,7 +421,7 @@ impl FromValue for Text {
     fn from_value(value: &Value<'_>) -> Result<Self, String> {
         match value {
             Value::Quoted(text) => Ok(text.clone()),
-            Value::Bare(_) => Err(format!("is not a string: {value}")),
+            _ => Err(format!("is not a string: {value}")),
         }
     }
 }

@@ -196,10 +196,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The text of a report: a saved one, or what the module answers now.
+/// A report to be parsed: a saved text, or what the module answers now.
 fn text(client: &Client, report: ReportName, source: &Source) -> Result<Vec<u8>, Failure> {
     match (&source.from, source.pid) {
-        (None, Some(pid)) => Ok(client.query(&report, pid)?),
+        (None, Some(pid)) => Ok(client.records(&report, pid)?),
         (from, _) => named(from.as_deref()),
     }
 }
@@ -256,11 +256,12 @@ fn page_text(client: &Client, args: &Page) -> Result<Vec<u8>, Failure> {
 
 /// The three reports that a tree is made of: saved ones in one text, or what the module answers now.
 fn tree(client: &Client, source: &Source) -> Result<Tree, Failure> {
-    let mut all = text(client, ReportName::Lineage, source)?;
-    if source.from.is_none() {
-        for report in [ReportName::AnonVma, ReportName::Cow] {
-            all.extend(text(client, report, source)?);
-        }
+    let Some(pid) = source.pid.filter(|_| source.from.is_none()) else {
+        return Ok(Tree::parse(&named(source.from.as_deref())?)?);
+    };
+    let mut all = Vec::new();
+    for report in [ReportName::Lineage, ReportName::AnonVma, ReportName::Cow] {
+        all.extend(client.query(&report, pid)?);
     }
     Ok(Tree::parse(&all)?)
 }

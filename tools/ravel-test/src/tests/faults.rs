@@ -12,6 +12,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use ravel_records::AnonVmaReport;
 
 use super::peers::pair;
 use crate::check::same_text;
@@ -238,6 +239,34 @@ fn each_allocation_of_a_report_fails_once() -> Result<()> {
         drop(file);
         by_query.tell(&format!("{report} by query"))?;
     }
+    let request = format!("binary anon_vma {pid}");
+    let whole = whole_report(&request)?;
+    let mut file = open_query()?;
+    let by_binary = Came::each(|nth| {
+        let (answer, hit) = with_fault(nth, || match write_errno(&mut file, request.as_bytes()) {
+            0 => Answer::read(&mut file, BUFFER),
+            errno => Answer {
+                text: Vec::new(),
+                errno,
+            },
+        })?;
+        let parsed = AnonVmaReport::parse(&answer.text);
+        if answer.errno == 0 {
+            check!(answer.text == whole, "{} bytes", answer.text.len());
+        } else {
+            check!(parsed.is_err(), "whole, and then errno {}", answer.errno);
+        }
+        check_eq!(
+            write_errno(&mut file, request.as_bytes()),
+            0,
+            "the next write"
+        );
+        let next = Answer::read(&mut file, BUFFER).whole()?;
+        check!(next == whole, "the next has {} bytes", next.len());
+        Ok((answer.errno, hit))
+    })?;
+    drop(file);
+    by_binary.tell("anon_vma in binary")?;
     for report in REPORTS {
         let whole = report_text(report, pid)?;
         let path = format!("{DIR}/{pid}/{report}");

@@ -152,8 +152,13 @@ fn address(text: &[u8]) -> Option<u64> {
     (address < 1 << 57).then_some(address)
 }
 
+/// What stands before a request for the binary form, and what its answer begins with.
+const BINARY: &[u8] = b"binary ";
+const MAGIC: &[u8] = b"\x7fravel\x00\x01";
+
 /// A report's name and a pid, where a line is a request.
 fn request(line: &[u8]) -> Option<(&'static str, u64)> {
+    let line = line.strip_prefix(BINARY).unwrap_or(line);
     let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     let (name, pid) = (words.first()?, number(words.get(1)?)?);
     if *name == b"page" {
@@ -231,7 +236,13 @@ fn grammatical(random: &mut Random, target: Target, pids: &[u64]) -> Vec<u8> {
                 _ => random.pick(&["anon", "", "SOCKETS", "skbs\t", "version", "anon_vma_"]),
             };
             let blank = if random.one_in(20) { "  " } else { " " };
-            let mut text = [name.as_bytes(), blank.as_bytes(), &pid_text(random, pids)].concat();
+            let form = match random.below(20) {
+                0..=3 => BINARY,
+                4 => random.pick(&[&b"Binary "[..], b"binary", b"binary  "]),
+                _ => b"",
+            };
+            let pid = pid_text(random, pids);
+            let mut text = [form, name.as_bytes(), blank.as_bytes(), &pid].concat();
             if *name == "page" || random.one_in(30) {
                 for _ in 0..random.pick(&[1, 1, 2, 2, 0, 3]).to_owned() {
                     text.push(b' ');
@@ -303,6 +314,10 @@ fn check_answer(model: &Model, file: &mut File, input: &[u8], errno: i32) -> Res
         (_, Some(asked)) => asked,
         _ => anyhow::bail!("errno {errno} of what is no request"),
     };
+    if errno != libc::EINVAL && line.starts_with(BINARY) {
+        check!(text.starts_with(MAGIC), "read {shown:?}");
+        return Ok(());
+    }
     if errno == 0 {
         let Who::Process(process) = model.who(pid) else {
             return Ok(());

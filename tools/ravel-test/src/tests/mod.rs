@@ -5,6 +5,7 @@ use crate::harness::Test;
 
 mod anon;
 mod badinput;
+mod binary;
 mod bounds;
 mod chains;
 mod chunks;
@@ -53,6 +54,7 @@ pub const ALL: &[&[Test]] = &[
     identity::TESTS,
     badinput::TESTS,
     reading::TESTS,
+    binary::TESTS,
     chunks::TESTS,
     page::TESTS,
     page::FILES,
