@@ -13,7 +13,7 @@ export START KVER TESTS MEM
 
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
-.PHONY: all run test test-debug test-kcsan selftests selftests-debug shell metadata clippy unit fmt fmt-check update clean distclean help
+.PHONY: all run test bench test-debug test-kcsan selftests selftests-debug shell metadata clippy unit fmt fmt-check update clean distclean help
 
 all: ## Build ravel.ko and the ravel command (the default)
 	@qemu/setup --no-vm
@@ -25,6 +25,10 @@ run: ## Boot the VM and show the demonstration
 test: ## Run the tests in the VM (TESTS='anon. !churn' to choose some)
 	@KVER= qemu/setup
 	@KVER= qemu/vm test
+
+bench: ## Measure in the VM what reading costs, as ratios to its alternatives
+	@KVER= qemu/setup --peers
+	@KVER= qemu/vm bench
 
 test-debug: ## The same on a kernel that checks itself (the first time: half an hour)
 	@KVER= qemu/setup --debug debug

@@ -122,6 +122,10 @@ debug_objects_dir() { # FLAVOUR
 }
 
 # The kernel's own tests, by subject.
+peers_dir() {
+	printf '%s/peers-%s' "$CACHE" "$(key "$QEMU_DIR/peers" "$(root_dir)")"
+}
+
 selftests_dir() {
 	printf '%s/selftests-%s-%s' "$CACHE" "$(filename "$KVERSION")" \
 		"$(key "$QEMU_DIR/selftests" "$KVERSION" "$(root_dir)")"

@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+mod bench;
 mod check;
 mod harness;
 mod klog;
@@ -40,6 +41,13 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
                 eprintln!("puppet: {e:#}");
+                ExitCode::FAILURE
+            }
+        },
+        ["--bench", words @ ..] => match bench::run(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("bench: {e:#}");
                 ExitCode::FAILURE
             }
         },

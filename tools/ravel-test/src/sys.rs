@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
+use std::time::Duration;
 
 use libc::{c_int, c_void};
 
@@ -168,6 +169,20 @@ pub fn wait(pid: Pid) -> io::Result<Exit> {
             Err(e) => return Err(e),
         }
     }
+}
+
+/// wait4(): waits for that child to end; the CPU time it took, and the kilobytes it had at most.
+pub fn wait_usage(pid: Pid) -> io::Result<(Exit, Duration, u64)> {
+    let mut status = 0;
+    // SAFETY: All zeroes are a valid value.
+    let mut usage: libc::rusage = unsafe { zeroed() };
+    // SAFETY: Both are ours.
+    cvt(unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) })?;
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    let cpu = time(usage.ru_utime) + time(usage.ru_stime);
+    Ok((decode(status), cpu, usage.ru_maxrss as u64))
 }
 
 /// Reaps any child that has ended already: its pid, `None` where none has.

@@ -58,6 +58,11 @@ impl Link {
         self.wait()
     }
 
+    /// Whether a line is there, or the other end has gone.
+    pub fn is_told(&self) -> Result<bool> {
+        Ok(!self.from.buffer().is_empty() || sys::poll(self.from.get_ref(), libc::POLLIN, 0)?)
+    }
+
     /// Waits for one line, for ever.
     pub fn wait(&mut self) -> Result<String> {
         let mut line = String::new();
