@@ -191,6 +191,7 @@ fn locks() -> Result<Text> {
             Lock::Socket => b"socket",
             Lock::Queue => b"queue",
             Lock::Unix => b"unix",
+            Lock::Wait => b"wait",
         };
         text.record("lock")
             .word("name", name)
@@ -420,10 +421,18 @@ impl Attached {
         let dir = Dir::new(name, Some(self.top.clone()))?;
         let subject = Subject::new(process)?;
         let file = |kind: Kind| File::new(kind.name(), &dir, Entry::Report(kind, subject.clone()));
-        let [a, b, c, d, e, f] = Kind::FILES;
+        let [a, b, c, d, e, f, g] = Kind::FILES;
         Ok(Folder {
             nr,
-            _files: [file(a)?, file(b)?, file(c)?, file(d)?, file(e)?, file(f)?],
+            _files: [
+                file(a)?,
+                file(b)?,
+                file(c)?,
+                file(d)?,
+                file(e)?,
+                file(f)?,
+                file(g)?,
+            ],
             subject,
         })
     }

@@ -15,7 +15,7 @@
 //! 5. RCU, for the tasks that own other address spaces ([`process::Viewpoint::owner`])
 //!
 //! and apart from those, never together with one of them: a socket's spinlock, then none
-//! ([`socket::SockGuard`]); a queue's lock ([`skb::QueueGuard`]).
+//! ([`socket::SockGuard`]); a queue's lock ([`skb::QueueGuard`]); a wait queue's ([`waiters::WaitQueue`]).
 //!
 //! Events are written without any lock, from wherever they happen ([`ring`]).
 
@@ -35,6 +35,7 @@ pub(crate) mod sharers;
 pub(crate) mod skb;
 pub(crate) mod socket;
 pub(crate) mod source;
+pub(crate) mod waiters;
 pub(crate) mod waker;
 
 use kernel::{alloc::Flags, prelude::*};

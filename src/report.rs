@@ -18,6 +18,7 @@ pub(crate) mod skbs;
 pub(crate) mod sockets;
 pub(crate) mod stream;
 pub(crate) mod text;
+pub(crate) mod waiters;
 pub(crate) mod walk;
 
 pub(crate) use crate::object::gfp;
@@ -30,6 +31,7 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{alloc::AllocError, prelude::*, sync::Arc};
+use sockets::Detail;
 use text::Text;
 
 /// The version of the format that FORMAT.md describes.
@@ -114,6 +116,8 @@ pub(crate) enum Kind {
     Sockets,
     /// Queued sk_buffs and their header offsets.
     Skbs,
+    /// Who waits on sockets, and how.
+    Waiters,
     /// Private memory: what is shared with whom.
     Cow,
     /// The processes above and below, and what they share.
@@ -128,10 +132,11 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::AnonVma,
         Self::Sockets,
         Self::Skbs,
+        Self::Waiters,
         Self::Cow,
         Self::Lineage,
         Self::Page,
@@ -140,10 +145,11 @@ impl Kind {
     ];
 
     /// Those that need no more than a process, and so have a file in its folder.
-    pub(crate) const FILES: [Self; 6] = [
+    pub(crate) const FILES: [Self; 7] = [
         Self::AnonVma,
         Self::Sockets,
         Self::Skbs,
+        Self::Waiters,
         Self::Cow,
         Self::Lineage,
         Self::Chains,
@@ -155,6 +161,7 @@ impl Kind {
             Self::AnonVma => c"anon_vma",
             Self::Sockets => c"sockets",
             Self::Skbs => c"skbs",
+            Self::Waiters => c"waiters",
             Self::Cow => c"cow",
             Self::Lineage => c"lineage",
             Self::Page => c"page",
@@ -232,10 +239,17 @@ impl Report {
             Kind::Chains => Body::Chains(chains::Walk::new(process)?),
             Kind::Page => Body::Page(page::Walk::new(process, self.range.clone())?),
             Kind::Sharers => Body::Sharers(sharers::Walk::new(process, self.range.start as u32)?),
-            Kind::Sockets => Body::Sockets(sockets::Walk::new(process, None)?),
+            Kind::Sockets => {
+                let waiting = sockets::Waiting::new()?;
+                Body::Sockets(sockets::Walk::new(process, Detail::Waiting(waiting))?)
+            }
             Kind::Skbs => {
                 let queues = KBox::new(skbs::Queues::new()?, gfp())?;
-                Body::Sockets(sockets::Walk::new(process, Some(queues))?)
+                Body::Sockets(sockets::Walk::new(process, Detail::Queues(queues))?)
+            }
+            Kind::Waiters => {
+                let waiters = KBox::new(waiters::Waiters::new()?, gfp())?;
+                Body::Sockets(sockets::Walk::new(process, Detail::Waiters(waiters))?)
             }
         };
         text.record("report")

@@ -3,6 +3,7 @@
 /* What bindgen reads: the kernel's structs that kernel::bindings lacks, and ravel's own shims. */
 
 #include <linux/anon_inodes.h>
+#include <linux/kallsyms.h>
 #include <linux/mm.h>
 #include <linux/rmap.h>
 
@@ -11,3 +12,4 @@
 #include "shims.h"
 #include "sockets.h"
 #include "tasks.h"
+#include "waiters.h"

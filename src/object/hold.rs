@@ -22,17 +22,20 @@ pub(crate) enum Lock {
     Queue,
     /// A unix socket's state lock.
     Unix,
+    /// The lock of a wait queue, with interrupts off.
+    Wait,
 }
 
 impl Lock {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Mmap,
         Self::AnonVma,
         Self::FileMap,
         Self::Socket,
         Self::Queue,
         Self::Unix,
+        Self::Wait,
     ];
 
     /// The longest hold since the module was loaded, or since [`Self::forget`], in nanoseconds.

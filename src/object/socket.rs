@@ -170,6 +170,10 @@ impl<'f> Socket<'f> {
         Id::of(self.sk.as_ptr())
     }
 
+    pub(super) fn as_ptr(&self) -> *mut bindings::sock {
+        self.sk.as_ptr()
+    }
+
     /// What can be said of it without its lock: `netns`, `family`, `type_`, `protocol`.
     pub(crate) fn ident(&self) -> SockState {
         let mut state = SockState::default();

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The report `sockets`: each descriptor of a process that is a socket. `skbs` adds the queues to it.
+//! The report `sockets`: each descriptor of a process that is a socket. `skbs` adds the queues to it, `waiters`
+//! who waits.
 
 #![deny(unsafe_code)]
 
 mod record;
 
-use super::{gfp, skbs::Queues, text::Text, Fault, Step, CHUNK_TEXT};
+use super::{gfp, skbs::Queues, text::Text, waiters::Waiters, Fault, Step, CHUNK_TEXT};
 use crate::{
     bindings,
     object::{
@@ -60,31 +61,76 @@ impl Seen {
     }
 }
 
+/// The connections that wait at listeners.
+pub(crate) struct Waiting {
+    /// Those at the listener at hand.
+    seen: KVVec<WaitingState>,
+    found: u64,
+    cut: u64,
+}
+
+impl Waiting {
+    /// Makes the room in which they are collected while the accept queue's lock is held.
+    pub(crate) fn new() -> Result<Self, Fault> {
+        Ok(Self {
+            seen: KVVec::with_capacity(MAX_WAITING, gfp())?,
+            found: 0,
+            cut: 0,
+        })
+    }
+
+    /// Tells who waits for accept() at a listener.
+    fn tell(&mut self, fd: u32, socket: &Socket<'_>, text: &mut Text) -> Result {
+        let found = socket.waiting(&mut self.seen) as usize;
+        for (pos, waiting) in self.seen.iter().enumerate() {
+            tell_waiting(text, fd, pos, waiting)?;
+        }
+        self.found += found as u64;
+        self.cut += (found - self.seen.len()) as u64;
+        Ok(())
+    }
+}
+
+/// What is told of a socket besides itself, by which the reports differ.
+pub(crate) enum Detail {
+    /// `sockets`: who waits at a listener.
+    Waiting(Waiting),
+    /// `skbs`: the queues.
+    Queues(KBox<Queues>),
+    /// `waiters`: who waits for it.
+    Waiters(KBox<Waiters>),
+}
+
+impl Detail {
+    /// Goes on telling what was looked at.
+    fn go_on(&mut self, text: &mut Text) -> Result<Step> {
+        match self {
+            Self::Waiting(_) => Ok(Step::Done),
+            Self::Queues(queues) => queues.tell(text),
+            Self::Waiters(waiters) => waiters.tell(text),
+        }
+    }
+}
+
 /// The report under way.
 pub(crate) struct Walk {
     next: u32,
-    /// The report is `skbs`.
-    queues: Option<KBox<Queues>>,
-    /// The connections that wait at the listener at hand.
-    waiting: KVVec<WaitingState>,
+    detail: Detail,
     fds: u64,
     sockets: u64,
-    waits: u64,
     busy: u64,
     cut: u64,
 }
 
 impl Walk {
     /// Begins, if the process has files.
-    pub(crate) fn new(process: &Process, queues: Option<KBox<Queues>>) -> Result<Self, Fault> {
+    pub(crate) fn new(process: &Process, detail: Detail) -> Result<Self, Fault> {
         Files::of(process)?;
         Ok(Self {
             next: 0,
-            queues,
-            waiting: KVVec::with_capacity(MAX_WAITING, gfp())?,
+            detail,
             fds: 0,
             sockets: 0,
-            waits: 0,
             busy: 0,
             cut: 0,
         })
@@ -92,10 +138,8 @@ impl Walk {
 
     /// Tells the next few descriptors.
     pub(crate) fn chunk(&mut self, process: &Process, text: &mut Text) -> Result<Step, Fault> {
-        if let Some(queues) = &mut self.queues {
-            if queues.tell(text)? == Step::More {
-                return Ok(Step::More);
-            }
+        if self.detail.go_on(text)? == Step::More {
+            return Ok(Step::More);
         }
         let mut files = Files::of(process)?;
         for _ in 0..CHUNK_FDS {
@@ -120,56 +164,50 @@ impl Walk {
             };
             self.sockets += 1;
             let (mut seen, missed) = look(fd, &file, &socket)?;
-            if let Some(queues) = &mut self.queues {
-                seen.busy = seen.busy || !queues.look(fd, &socket)?;
-            } else {
-                self.cut += u64::from(missed);
+            match &mut self.detail {
+                Detail::Waiting(_) => self.cut += u64::from(missed),
+                Detail::Queues(queues) => seen.busy = seen.busy || !queues.look(fd, &socket)?,
+                Detail::Waiters(waiters) => waiters.look(fd, &file, &socket),
             }
             seen.tell(text)?;
-            if seen.busy {
-                self.busy += 1;
-            } else if self.queues.is_none() && seen.listens() {
-                self.tell_waiting(fd, &socket, text)?;
-            } else if let Some(queues) = &mut self.queues {
-                if queues.tell(text)? == Step::More {
-                    break;
+            self.busy += u64::from(seen.busy);
+            match &mut self.detail {
+                Detail::Waiting(waiting) if !seen.busy && seen.listens() => {
+                    waiting.tell(fd, &socket, text)?;
                 }
+                Detail::Waiters(_) => Waiters::tell_owner(fd, &file.owner(), text)?,
+                _ => {}
+            }
+            if self.detail.go_on(text)? == Step::More {
+                break;
             }
         }
         Ok(Step::More)
     }
 
-    /// Tells who waits for accept() at a listener.
-    fn tell_waiting(&mut self, fd: u32, socket: &Socket<'_>, text: &mut Text) -> Result {
-        let found = socket.waiting(&mut self.waiting) as usize;
-        for (pos, waiting) in self.waiting.iter().enumerate() {
-            tell_waiting(text, fd, pos, waiting)?;
-        }
-        self.waits += found as u64;
-        self.cut += (found - self.waiting.len()) as u64;
-        Ok(())
-    }
-
     fn summary(&self, text: &mut Text) -> Result {
-        let name: &[u8] = match self.queues {
-            Some(_) => b"skbs",
-            None => b"sockets",
+        let name: &[u8] = match self.detail {
+            Detail::Waiting(_) => b"sockets",
+            Detail::Queues(_) => b"skbs",
+            Detail::Waiters(_) => b"waiters",
         };
         let mut line = text
             .record("summary")
             .word("report", name)
             .number("fds", self.fds)
             .number("sockets", self.sockets);
-        let mut cut = self.cut;
-        if let Some(queues) = &self.queues {
-            line = line
-                .number("queues", queues.queues)
-                .number("skbs", queues.skbs);
-            cut += queues.cut;
-        } else {
-            line = line.number("waiting", self.waits);
-        }
-        line.number("busy", self.busy).number("cut", cut).end()
+        let cut;
+        (line, cut) = match &self.detail {
+            Detail::Waiting(waiting) => (line.number("waiting", waiting.found), waiting.cut),
+            Detail::Queues(queues) => {
+                let line = line.number("queues", queues.queues);
+                (line.number("skbs", queues.skbs), queues.cut)
+            }
+            Detail::Waiters(waiters) => (line.number("waiters", waiters.waiters), waiters.cut),
+        };
+        line.number("busy", self.busy)
+            .number("cut", self.cut + cut)
+            .end()
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::binary::Records;
 use crate::{
     AnonVmaReport, Attached, ChainsReport, CowReport, Error, Line, LineageReport, PageReport,
-    ReportError, ReportName, SharersReport, SkbsReport, SocketsReport, Version,
+    ReportError, ReportName, SharersReport, SkbsReport, SocketsReport, Version, WaitersReport,
 };
 
 /// Where debugfs usually shows the module.
@@ -114,6 +114,11 @@ impl Client {
     /// The report `skbs` of a process.
     pub fn skbs(&self, pid: u32) -> Result<SkbsReport, Error> {
         SkbsReport::parse(&self.records(&ReportName::Skbs, pid)?)
+    }
+
+    /// The report `waiters` of a process.
+    pub fn waiters(&self, pid: u32) -> Result<WaitersReport, Error> {
+        WaitersReport::parse(&self.query(&ReportName::Waiters, pid)?)
     }
 
     /// The report `cow` of a process.

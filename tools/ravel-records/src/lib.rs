@@ -43,6 +43,7 @@ mod sockets;
 mod tree;
 mod value;
 pub mod verdict;
+mod waiters;
 mod words;
 
 pub use anon::{AnonVma, AnonVmaReport, AnonVmaSummary, Avc, Member, Vma};
@@ -65,7 +66,9 @@ pub use sockets::{Peer, Socket, SocketDetail, SocketsReport, SocketsSummary, Tcp
 pub use tree::{Edge, Tree};
 pub use value::{EtherType, Hex, Id, Linger, Offset, SocketFlags, Text, Timer};
 pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
+pub use waiters::{Signal, SocketWaiters, Waiter, WaitersReport, WaitersSummary};
 pub use words::{
     Agreement, Family, Fin, Holds, MemberState, PageKind, ProcessState, Protocol, QueueName,
-    Relation, ReportName, Role, Scope, Shutdown, SkState, SocketKind, SocketState, TcpTimer,
+    Relation, ReportName, Role, Scope, Shutdown, SignalTo, SkState, SocketKind, SocketState,
+    TcpTimer, WaitQueue, WaitsBy,
 };

@@ -84,6 +84,8 @@ words! {
         Sockets = "sockets",
         /// The sockets, and the sk_buffs in their queues.
         Skbs = "skbs",
+        /// The sockets, and who waits on them.
+        Waiters = "waiters",
         /// Pages at some addresses, and who maps each.
         Page = "page",
         /// Private memory: what of it is shared with whom.
@@ -318,6 +320,44 @@ words! {
         Wr = "WR",
         /// Both.
         RdWr = "RDWR",
+    }
+
+    /// A wait queue of a socket.
+    WaitQueue {
+        /// Of those who want something of the socket: data, room to send, a connection.
+        Socket = "socket",
+        /// unix: of those who have something for it, and no room in its receive queue.
+        Room = "room",
+        /// Of those who would use it while somebody else does.
+        Lock = "lock",
+    }
+
+    /// What an entry of a wait queue stands for.
+    WaitsBy {
+        /// A task that sleeps in a system call.
+        Task = "task",
+        /// A task in select() or poll().
+        Poll = "poll",
+        /// An epoll set.
+        Epoll = "epoll",
+        /// A request of an io_uring.
+        IoUring = "io_uring",
+        /// Those who poll a unix socket that is connected to this one.
+        Relay = "relay",
+        /// Something else, which its function names.
+        Unknown = "other",
+    }
+
+    /// What is sent the signals of an open file.
+    SignalTo {
+        /// Nobody: there is no owner.
+        None = "none",
+        /// One thread.
+        Thread = "thread",
+        /// A process.
+        Process = "process",
+        /// A process group.
+        Group = "group",
     }
 
     /// How a reference to an open file is held.

@@ -4,14 +4,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use ravel_records::{
     AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Failed, Line, LineageReport,
-    PageReport, SkbsReport, SocketsReport, Sources, Streams, Tree, Value, Version,
+    PageReport, SkbsReport, SocketsReport, Sources, Streams, Tree, Value, Version, WaitersReport,
 };
 
-const SAMPLES: [&[u8]; 11] = [
+const SAMPLES: [&[u8]; 12] = [
     include_bytes!("samples/anon-bgsave-child.txt"),
     include_bytes!("samples/anon-mprotect-split.txt"),
     include_bytes!("samples/sockets-half-closed.txt"),
     include_bytes!("samples/skbs-udp.txt"),
+    include_bytes!("samples/waiters-every-model.txt"),
     include_bytes!("samples/page-forked.txt"),
     include_bytes!("samples/cow-bgsave-child.txt"),
     include_bytes!("samples/chains-three-generations.txt"),
@@ -34,6 +35,7 @@ fn read_all(text: &[u8]) {
     });
     let _ = SocketsReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
     let _ = SkbsReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
+    let _ = WaitersReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
     let _ = PageReport::parse(text).map(|report| {
         for page in &report.pages {
             let _ = page.flags().count();

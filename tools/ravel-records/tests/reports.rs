@@ -3,14 +3,15 @@
 use ravel_records::{
     Agreement, AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Error, EtherType, Event,
     FORMAT, Failed, LineageReport, Linger, MemberState, Offset, PageKind, PageReport, ProcessState,
-    Protocol, QueueName, Relation, Role, Scope, Shutdown, SkState, SkbsReport, SocketsReport,
-    Sources, Streams, Tree, Version,
+    Protocol, QueueName, Relation, Role, Scope, Shutdown, SignalTo, SkState, SkbsReport,
+    SocketsReport, Sources, Streams, Tree, Version, WaitQueue, WaitersReport, WaitsBy,
 };
 
 const ANON: &str = include_str!("samples/anon-bgsave-child.txt");
 const SPLIT: &str = include_str!("samples/anon-mprotect-split.txt");
 const SOCKETS: &str = include_str!("samples/sockets-half-closed.txt");
 const SKBS: &str = include_str!("samples/skbs-udp.txt");
+const WAITERS: &str = include_str!("samples/waiters-every-model.txt");
 const PAGE: &str = include_str!("samples/page-forked.txt");
 const COW: &str = include_str!("samples/cow-bgsave-child.txt");
 const LINEAGE: &str = include_str!("samples/lineage-bgsave-child.txt");
@@ -81,6 +82,38 @@ fn skbs() {
     let write = report.socket(4).unwrap().queue(&QueueName::Write).unwrap();
     assert_eq!((write.packets, write.shown), (1030, 1));
     assert_eq!(write.skbs[0].seq, Some(4294967290));
+}
+
+#[test]
+fn waiters() {
+    let report = WaitersReport::parse(WAITERS.as_bytes()).unwrap();
+    let listener = report.socket(3).unwrap();
+    assert!(listener.socket.nonblock && listener.signal.is_none());
+    assert_eq!(listener.waiters[0].by, WaitsBy::Epoll);
+    assert_eq!(listener.waiters[0].pid, None);
+    let blocked = &listener.waiters[1];
+    assert_eq!((blocked.tid, blocked.syscall), (Some(1380), Some(288)));
+    assert_eq!(blocked.events, None);
+    let stream = report.socket(4).unwrap();
+    let signal = stream.signal.as_ref().unwrap();
+    assert!(signal.r#async && signal.to == SignalTo::Process);
+    assert_eq!(stream.waiters[1].opcode, Some(27));
+    assert_eq!(stream.waiters[3].queue, WaitQueue::Lock);
+    assert!(report.socket(5).unwrap().socket.busy);
+    let named = &report.socket(7).unwrap().waiters[2];
+    assert_eq!(
+        (named.by.clone(), named.module.to_string()),
+        (WaitsBy::Unknown, "[vhost]".into())
+    );
+    for (change, to) in [
+        ("waiters=11", "waiters=10"),
+        ("waiter fd=7", "waiter fd=8"),
+        ("signal fd=7", "signal fd=4"),
+        (" by=epoll", ""),
+    ] {
+        let text = WAITERS.replace(change, to);
+        assert!(WaitersReport::parse(text.as_bytes()).is_err(), "{to}");
+    }
 }
 
 #[test]

@@ -14,7 +14,9 @@ use crate::sys;
 pub const DIR: &str = "/sys/kernel/debug/ravel";
 
 /// The reports.
-pub const REPORTS: &[&str] = &["anon_vma", "sockets", "skbs", "cow", "lineage", "chains"];
+pub const REPORTS: &[&str] = &[
+    "anon_vma", "sockets", "skbs", "waiters", "cow", "lineage", "chains",
+];
 
 /// Size of the buffer that reports are read with where nothing else is asked for.
 pub const BUFFER: usize = 64 << 10;

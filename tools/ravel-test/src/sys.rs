@@ -15,7 +15,8 @@ use libc::{c_int, c_void};
 
 mod memory;
 mod net;
-pub use {memory::*, net::*};
+mod wait;
+pub use {memory::*, net::*, wait::*};
 
 /// A process or thread id.
 pub type Pid = i32;
@@ -289,6 +290,12 @@ pub fn poll(fd: &impl AsRawFd, events: i16, timeout_ms: i32) -> io::Result<bool>
     };
     // SAFETY: One pollfd, ours.
     Ok(cvt(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) })? > 0)
+}
+
+/// getpgid() of ourselves.
+pub fn group() -> io::Result<Pid> {
+    // SAFETY: No memory is involved.
+    cvt(unsafe { libc::getpgid(0) })
 }
 
 /// Begins to trace a process, and lets it run on.

@@ -93,6 +93,9 @@ pub struct Sockets {
     /// Say what close() and shutdown() would do now, and what the peer would see
     #[arg(long)]
     pub why: bool,
+    /// Say who waits on each socket now, and how: blocked, poll, epoll, io_uring, signals
+    #[arg(long, conflicts_with = "why")]
+    pub waiters: bool,
 }
 
 /// `ravel skbs`.

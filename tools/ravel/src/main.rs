@@ -3,6 +3,7 @@
 mod cli;
 mod cost;
 mod doctor;
+mod epoll;
 mod events;
 mod family;
 mod graph;
@@ -21,7 +22,7 @@ use clap::{CommandFactory, Parser};
 use ravel_records::client::Client;
 use ravel_records::{
     AnonVmaReport, CowReport, Error, FORMAT, PageReport, ReportName, SharersReport, SkbsReport,
-    SocketsReport, Tree,
+    SocketsReport, Tree, WaitersReport,
 };
 use serde::Serialize;
 
@@ -112,6 +113,15 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
                 ids: args.ids,
             };
             print(&view::anon::draw(&report, &options, &screen))?;
+        }
+        Command::Sockets(args) if args.waiters => {
+            let report = WaitersReport::parse(&text(&client, ReportName::Waiters, &args.source)?)?;
+            let sets = args.source.pid.map(|_| watches(&report));
+            let waited = view::waiters::Waited::new(report, sets);
+            if args.source.json {
+                return json(&waited);
+            }
+            print(&waited.draw())?;
         }
         Command::Sockets(args) => {
             let text = text(&client, ReportName::Sockets, &args.source)?;
@@ -251,6 +261,19 @@ fn page_text(client: &Client, args: &Page) -> Result<Vec<u8>, Failure> {
     match (args.source.pid, range) {
         (Some(pid), Some(range)) => Ok(client.query_range(&ReportName::Page, pid, range)?),
         _ => text(client, ReportName::Page, &args.source),
+    }
+}
+
+/// The epoll sets that watch the sockets of a report.
+fn watches(report: &WaitersReport) -> Vec<epoll::Watch> {
+    let proc = epoll::Proc::default();
+    let sockets = || report.sockets.iter().map(|of| &of.socket);
+    // All sockets are of one file system.
+    let device = sockets().find_map(|socket| proc.device(report.header.pid, socket.fd));
+    let inodes = sockets().map(|socket| socket.inode).collect();
+    match device {
+        Some(device) => proc.watches(&epoll::Wanted { device, inodes }),
+        None => Vec::new(),
     }
 }
 

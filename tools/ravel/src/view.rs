@@ -11,6 +11,7 @@ pub mod skbs;
 pub mod sockets;
 mod table;
 pub mod tree;
+pub mod waiters;
 pub mod why;
 
 use ravel_records::{Header, Hex, MemberState, Relation};

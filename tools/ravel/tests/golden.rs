@@ -323,6 +323,15 @@ fn piped(args: &[&str], text: &str) -> (Option<i32>, String, String) {
 }
 
 #[test]
+fn waiters_of_every_model() {
+    insta::assert_snapshot!(shown(
+        &["sockets", "--waiters"],
+        "waiters-every-model.txt",
+        None
+    ));
+}
+
+#[test]
 fn sharers_of_a_listener() {
     insta::assert_snapshot!(shown(&["sharers"], "sharers-preforked.txt", None));
 }

@@ -322,7 +322,15 @@ fn locks() -> Result<Vec<(String, u64)>> {
 
 fn locks_tells_the_longest_holds() -> Result<()> {
     check_eq!(write_file("locks", b"reset\n")?, 0, "reset");
-    let names = ["mmap_lock", "anon_vma", "i_mmap", "socket", "queue", "unix"];
+    let names = [
+        "mmap_lock",
+        "anon_vma",
+        "i_mmap",
+        "socket",
+        "queue",
+        "unix",
+        "wait",
+    ];
     let mut found: Vec<(String, u64)> = locks()?;
     found.sort();
     let mut want: Vec<_> = names.iter().map(|name| (name.to_string(), 0)).collect();

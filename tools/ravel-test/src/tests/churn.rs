@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use ravel_records::{AnonVmaReport, MemberState, Relation};
+use ravel_records::{AnonVmaReport, MemberState, Relation, WaitersReport};
 
 use crate::module::{REPORTS, query};
 use crate::process::{Area, Child};
@@ -146,7 +146,8 @@ fn all_reports_while_everything_moves() -> Result<()> {
                     0 => lock(seen)?.pids.last().copied().unwrap_or(us),
                     n => asked[(round / 7 + n) % asked.len()],
                 };
-                let report = REPORTS[round % REPORTS.len()];
+                // Of every process every report, whatever their numbers have in common.
+                let report = REPORTS[(round + round / 7) % REPORTS.len()];
                 read_one(report, pid, area, lasting, seen)?;
             }
             Ok(())
@@ -220,6 +221,7 @@ fn read_one(
         }
         "sockets" => drop(parse_sockets(&answer.text)?),
         "skbs" => drop(parse_skbs(&answer.text)?),
+        "waiters" => drop(WaitersReport::parse(&answer.text)?),
         "cow" => drop(parse_cow(&answer.text)?),
         "lineage" => drop(parse_lineage(&answer.text)?),
         "chains" => drop(parse_chains(&answer.text)?),

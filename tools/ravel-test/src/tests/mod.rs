@@ -46,6 +46,7 @@ mod skbs;
 mod sockets;
 mod storm;
 mod verdict;
+mod waiters;
 
 /// Every subject's tests.
 pub const ALL: &[&[Test]] = &[
@@ -75,6 +76,7 @@ pub const ALL: &[&[Test]] = &[
     facts::TESTS,
     sharers::TESTS,
     verdict::TESTS,
+    waiters::TESTS,
     skbs::TESTS,
     events::TESTS,
     events_lost::TESTS,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result};
@@ -49,6 +49,12 @@ struct Scene {
 }
 
 impl Scene {
+    /// An epoll set that watches one of the sockets, which has an owner from then on.
+    fn watched(&self) -> Result<OwnedFd> {
+        sys::set_owner(&self._kept.0, sys::Owner::Process(sys::getpid()))?;
+        Ok(sys::epoll_of(&self._kept.0)?)
+    }
+
     fn new() -> Result<Self> {
         let (a, b) = (
             UdpSocket::bind("127.0.0.1:0")?,
@@ -411,6 +417,11 @@ const RECORDS: &[(&str, &str)] = &[
          tx_bytes:n tx_packets:n wmem:n inq:n outq:n busy:f",
     ),
     ("queue", "fd:n name:w packets:n shown:n"),
+    ("signal", "fd:n async:f to:w pid:n signal:n"),
+    (
+        "waiter",
+        "fd:n queue:w pos:n by:w function:s module:s exclusive:f",
+    ),
     (
         "skb",
         "fd:n queue:w pos:n id:i len:n data_len:n truesize:n data:n tail:n end:n mac:o network:o \
@@ -429,6 +440,7 @@ const SUMMARIES: &[(&str, &str)] = &[
         "skbs",
         "report:w fds:n sockets:n queues:n skbs:n busy:n cut:n",
     ),
+    ("waiters", "report:w fds:n sockets:n waiters:n busy:n cut:n"),
     (
         "lineage",
         "report:w ancestors:n descendants:n others:n threads:n fds:n moved:n cut:n",
@@ -625,6 +637,12 @@ fn every_line_keeps_to_the_format() -> Result<()> {
     for kind in ["socket", "queue", "skb"] {
         check!(kinds.contains_key(kind), "skbs has no {kind}: {kinds:?}");
     }
+    let watched = scene.watched()?;
+    let kinds = check_text(&report_text("waiters", scene.puppet.pid)?, "report")?;
+    for kind in ["socket", "signal", "waiter"] {
+        check!(kinds.contains_key(kind), "waiters has no {kind}: {kinds:?}");
+    }
+    drop(watched);
     let kinds = check_text(&report_text("cow", scene.puppet.pid)?, "report")?;
     for kind in ["cow", "share"] {
         check!(kinds.contains_key(kind), "cow has no {kind}: {kinds:?}");
@@ -652,7 +670,7 @@ fn every_line_keeps_to_the_format() -> Result<()> {
     detach(scene.puppet.pid)?;
     check_text(&read_file("attached")?.whole()?, "summary")?;
     let kinds = check_text(&read_file("locks")?.whole()?, "lock")?;
-    check_eq!(kinds.get("lock"), Some(&6), "lock records");
+    check_eq!(kinds.get("lock"), Some(&7), "lock records");
     let version = read_file("version")?.whole()?;
     check_eq!(
         check_line(std::str::from_utf8(&version)?.trim_end())?,

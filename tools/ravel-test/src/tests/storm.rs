@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use ravel_records::{
     AnonVmaReport, ChainsReport, CowReport, Error, LineageReport, PageReport, SkbsReport,
-    SocketsReport,
+    SocketsReport, WaitersReport,
 };
 
 use crate::harness::say;
@@ -253,6 +253,12 @@ fn parse(report: &str, text: &[u8]) -> Result<Told, Error> {
             let report = ChainsReport::parse(text)?;
             let (moved, cut) = (report.summary.moved, report.summary.cut);
             (Vec::new(), Vec::new(), 0, moved, cut)
+        }
+        "waiters" => {
+            let report = WaitersReport::parse(text)?;
+            let sockets = report.sockets.iter().map(|of| ids(&of.socket)).collect();
+            let (busy, cut) = (report.summary.busy, report.summary.cut);
+            (Vec::new(), sockets, busy, 0, cut)
         }
         _ => {
             let report = SkbsReport::parse(text)?;
