@@ -292,6 +292,16 @@ pub fn poll(fd: &impl AsRawFd, events: i16, timeout_ms: i32) -> io::Result<bool>
     Ok(cvt(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) })? > 0)
 }
 
+/// Gives a signal its default effect.
+pub fn default_signal(signal: c_int) -> io::Result<()> {
+    // SAFETY: No handler is set.
+    let before = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    if before == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// getpgid() of ourselves.
 pub fn group() -> io::Result<Pid> {
     // SAFETY: No memory is involved.

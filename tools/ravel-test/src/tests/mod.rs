@@ -10,6 +10,7 @@ mod bounds;
 mod chains;
 mod chunks;
 mod churn;
+mod claims;
 mod cli;
 mod concurrency;
 mod cost;
@@ -76,6 +77,7 @@ pub const ALL: &[&[Test]] = &[
     facts::TESTS,
     sharers::TESTS,
     verdict::TESTS,
+    claims::TESTS,
     waiters::TESTS,
     skbs::TESTS,
     events::TESTS,
