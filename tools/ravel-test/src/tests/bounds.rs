@@ -19,6 +19,9 @@ use crate::report::{chain, numbers, parse_anon, parse_skbs, parse_sockets, queue
 use crate::sys::{self, Address, PAGE, Pid};
 use crate::{check, check_eq, tests, tier};
 
+mod million;
+pub use million::TESTS as MILLION;
+
 tests!("bounds":
     process_with_65000_vmas [180 s],
     process_with_100000_avcs [180 s],

@@ -92,6 +92,7 @@ pub const ALL: &[&[Test]] = &[
     lifecycle::TESTS,
     churn::TESTS,
     bounds::TESTS,
+    bounds::MILLION,
     privilege::TESTS,
     fuzz::TESTS,
     fuzz_streams::TESTS,
