@@ -112,6 +112,24 @@ impl<'a> Body<'a> {
     }
 }
 
+/// Several reports that stand one behind the other, each on its own; what cannot be one is an error where it is parsed.
+pub(crate) fn split(text: &[u8]) -> Result<Vec<&[u8]>, Error> {
+    let mut begins = Vec::new();
+    let mut at = 0;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        if at == 0 || line.starts_with(b"report ") {
+            begins.push(at);
+        }
+        at += line.len();
+    }
+    if begins.is_empty() {
+        return Err(Error::Cut { lines: 0 });
+    }
+    let ends = begins.iter().skip(1).copied().chain([text.len()]);
+    let texts = begins.iter().zip(ends);
+    Ok(texts.map(|(begin, end)| &text[*begin..end]).collect())
+}
+
 /// Checks a count of the summary against the records found. It may also count those that a bound
 /// left out, and says how many they are.
 pub(crate) fn check(

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::body::{Body, check};
+use crate::body::{Body, check, split};
 use crate::line::record;
 use crate::{Error, Header, Hex, Id, ReportName, Text};
 
@@ -171,23 +171,7 @@ impl ChainsReport {
 
     /// Parses several reports that stand one behind the other, such as those on a family of processes.
     pub fn parse_all(text: &[u8]) -> Result<Vec<Self>, Error> {
-        let lines = text.split_inclusive(|byte| *byte == b'\n');
-        let mut begins = Vec::new();
-        let mut at = 0;
-        for line in lines {
-            if at == 0 || line.starts_with(b"report ") {
-                begins.push(at);
-            }
-            at += line.len();
-        }
-        if begins.is_empty() {
-            return Err(Error::Cut { lines: 0 });
-        }
-        let ends = begins.iter().skip(1).copied().chain([text.len()]);
-        let texts = begins.iter().zip(ends);
-        texts
-            .map(|(begin, end)| Self::parse(&text[*begin..end]))
-            .collect()
+        split(text)?.into_iter().map(Self::parse).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::body::{Body, check};
+use crate::body::{Body, check, split};
 use crate::line::{Line, record};
 use crate::{
     Error, Family, Fin, Header, Id, Linger, Protocol, ReportName, Shutdown, SkState, SocketFlags,
@@ -233,6 +233,11 @@ impl SocketsReport {
             sockets,
             summary,
         })
+    }
+
+    /// Parses several reports that stand one behind the other, such as those of all processes.
+    pub fn parse_all(text: &[u8]) -> Result<Vec<Self>, Error> {
+        split(text)?.into_iter().map(Self::parse).collect()
     }
 
     /// The socket of a descriptor.

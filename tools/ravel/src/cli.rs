@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::who::Wanted;
+
 /// Shows the anon_vma chains, pages, sockets and sk_buffs of a process, as the ravel kernel module
 /// reads them.
 #[derive(Debug, Parser)]
@@ -46,6 +48,8 @@ pub enum Command {
     Graph(Graph),
     /// Show everyone who holds an open file: close() ends it only where nobody else does
     Sharers(Sharers),
+    /// Show everyone on the machine who holds a socket, and who has its other end
+    Who(Who),
     /// Say what is missing on this machine, item by item, and how to mend it
     Doctor,
     /// Print the versions of this program and of the module
@@ -120,6 +124,20 @@ pub struct Sharers {
         conflicts_with = "from"
     )]
     pub fd: Option<u32>,
+}
+
+/// `ravel who`.
+#[derive(Debug, Args)]
+pub struct Who {
+    /// PORT or ADDRESS:PORT that it is bound to, inode:NUMBER, or a unix socket's path (@NAME: abstract)
+    #[arg(value_name = "SOCKET")]
+    pub socket: Wanted,
+    /// Look in reports `sockets` that were saved, one behind the other, `-` for stdin
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Print one JSON document, with the keys of the report format
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ravel page`.

@@ -38,8 +38,7 @@ impl Family {
     /// Asks the module for all of them. What has exited meanwhile is left out.
     pub fn ask(client: &Client, pid: u32) -> Result<Self, Failure> {
         let anon = client.anon_vma(pid)?;
-        let inside = fs::read_link("/proc/self/ns/pid");
-        if inside.is_ok_and(|name| name.as_os_str() != INITIAL) {
+        if !is_initial_namespace() {
             return Err(Failure::Namespace);
         }
         let asked = anon.header.pid;
@@ -87,6 +86,12 @@ impl Family {
             .map(|report| report.summary.moved)
             .fold(0, u64::saturating_add)
     }
+}
+
+/// Whether pids of reports mean the same here.
+pub fn is_initial_namespace() -> bool {
+    let inside = fs::read_link("/proc/self/ns/pid");
+    inside.map_or(true, |name| name.as_os_str() == INITIAL)
 }
 
 /// Parent of each process; those that vanish while they are looked at are left out.

@@ -10,7 +10,9 @@ mod graph;
 mod machine;
 mod remedy;
 mod screen;
+mod sweep;
 mod view;
+mod who;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -30,6 +32,7 @@ use cli::{Cli, Command, Page, Source};
 use family::Family;
 use machine::Machine;
 use screen::Screen;
+use sweep::Sweep;
 
 /// Why there is nothing to show.
 enum Failure {
@@ -45,6 +48,8 @@ enum Failure {
     Namespace,
     /// The process has no memory of its own at this address.
     NoMapping(u64),
+    /// Nobody has such a socket.
+    NoSocket(u64),
     /// A drawing could not be written.
     File(String, io::Error),
 }
@@ -83,6 +88,10 @@ fn main() -> ExitCode {
         Failure::File(name, error) => format!("cannot write {name}: {error}"),
         Failure::NoMapping(address) => format!(
             "no mapping with an anon_vma holds address {address:x}\n  try: ravel anon, for those that there are"
+        ),
+        Failure::NoSocket(processes) => format!(
+            "no process has such a socket: {} were asked\n  try: ss -a, for those that no process has",
+            screen::count(processes, "process", "processes")
         ),
         Failure::Namespace => {
             "reports name processes by their numbers in the initial pid namespace, \
@@ -188,6 +197,20 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
                 return json(&report);
             }
             print(&view::sharers::draw(&report, &screen))?;
+        }
+        Command::Who(args) => {
+            let (sweep, client) = match &args.from {
+                Some(_) => (Sweep::parse(&named(args.from.as_deref())?)?, None),
+                None => (Sweep::ask(&client)?, Some(&client)),
+            };
+            let answer = who::look(&args.socket, &sweep, client)?;
+            if answer.sockets.is_empty() {
+                return Err(Failure::NoSocket(sweep.processes));
+            }
+            if args.json {
+                return json(&answer);
+            }
+            print(&view::who::draw(&args.socket.to_string(), &answer))?;
         }
         Command::Doctor => {
             let items = doctor::examine(&Machine::here(), &client);

@@ -12,6 +12,7 @@ pub mod sockets;
 mod table;
 pub mod tree;
 pub mod waiters;
+pub mod who;
 pub mod why;
 
 use ravel_records::{Header, Hex, MemberState, Relation};

@@ -332,6 +332,11 @@ fn waiters_of_every_model() {
 }
 
 #[test]
+fn who_has_a_port() {
+    insta::assert_snapshot!(shown(&["who", "7000"], "sockets-of-two.txt", None));
+}
+
+#[test]
 fn sharers_of_a_listener() {
     insta::assert_snapshot!(shown(&["sharers"], "sharers-preforked.txt", None));
 }

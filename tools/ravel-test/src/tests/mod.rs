@@ -48,6 +48,7 @@ mod sockets;
 mod storm;
 mod verdict;
 mod waiters;
+mod who;
 
 /// Every subject's tests.
 pub const ALL: &[&[Test]] = &[
@@ -79,6 +80,7 @@ pub const ALL: &[&[Test]] = &[
     verdict::TESTS,
     claims::TESTS,
     waiters::TESTS,
+    who::TESTS,
     skbs::TESTS,
     events::TESTS,
     events_lost::TESTS,
