@@ -11,24 +11,26 @@ use kernel::sync::SetOnce;
 static KEY: SetOnce<bindings::siphash_key_t> = SetOnce::new();
 
 /// An object's id: SipHash of its address with a key that is drawn when the module is loaded.
+///
+/// The hash is made where it is told: most ids are only compared, and many objects are passed over.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Id(u64);
+pub(crate) struct Id(usize);
 
 impl Id {
     /// The id of an object by its address; null has the id 0.
     pub(super) fn of<T>(object: *const T) -> Self {
-        match KEY.as_ref() {
-            Some(key) if !object.is_null() => {
-                // SAFETY: `key` is a valid key, and was written before `KEY` was set.
-                Self(unsafe { bindings::siphash_1u64(object.addr() as u64, key) })
-            }
-            _ => Self(0),
-        }
+        Self(object.addr())
     }
 
     /// The number to print.
     pub(crate) fn get(self) -> u64 {
-        self.0
+        match KEY.as_ref() {
+            Some(key) if self.0 != 0 => {
+                // SAFETY: `key` is a valid key, and was written before `KEY` was set.
+                unsafe { bindings::siphash_1u64(self.0 as u64, key) }
+            }
+            _ => 0,
+        }
     }
 }
 
