@@ -28,6 +28,7 @@ mod interval;
 pub(crate) mod layout;
 pub(crate) mod lineage;
 pub(crate) mod mm;
+pub(crate) mod netevent;
 pub(crate) mod page;
 pub(crate) mod process;
 pub(crate) mod ring;

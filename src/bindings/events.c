@@ -6,6 +6,7 @@
 #include <linux/irq_work.h>
 #include <linux/pid.h>
 #include <linux/poll.h>
+#include <linux/preempt.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
@@ -16,8 +17,6 @@
 #include <trace/events/sched.h>
 
 #include "events.h"
-
-static_assert(sizeof(struct ravel_event) == 160);
 
 u64 ravel_boot_ns(void)
 {
@@ -36,39 +35,53 @@ static struct task_struct *parent_of(struct task_struct *task)
 	return parent == task ? NULL : parent;
 }
 
-/* `task` is current. */
-static void fill(struct ravel_event *event, u32 kind, struct task_struct *task)
+void ravel_event_who(struct ravel_event *event, u32 kind)
 {
-	struct task_struct *parent;
-
 	*event = (struct ravel_event) {
 		.kind = kind,
-		.pid = task->tgid,
-		.tid = task->pid,
+		.pid = current->tgid,
+		.tid = current->pid,
 	};
 	rcu_read_lock();
-	event->born = READ_ONCE(task->group_leader)->start_boottime;
+	event->born = READ_ONCE(current->group_leader)->start_boottime;
 	/* Another thread may rename itself at any time; the last byte is always 0. */
-	memcpy(event->comm, READ_ONCE(task->group_leader)->comm, sizeof(event->comm));
-	for (parent = parent_of(task); parent && parent->tgid; parent = parent_of(parent)) {
-		event->line[event->lines++] = parent->tgid;
-		if (event->lines == RAVEL_EVENT_LINE)
+	memcpy(event->comm, READ_ONCE(current->group_leader)->comm, sizeof(event->comm));
+	rcu_read_unlock();
+}
+
+static void fill(struct ravel_event *event, u32 kind)
+{
+	struct ravel_lineage *lineage = &event->part.lineage;
+	struct task_struct *parent;
+
+	ravel_event_who(event, kind);
+	rcu_read_lock();
+	for (parent = parent_of(current); parent && parent->tgid; parent = parent_of(parent)) {
+		lineage->line[lineage->lines++] = parent->tgid;
+		if (lineage->lines == RAVEL_EVENT_LINE)
 			break;
 	}
 	rcu_read_unlock();
 }
 
-/* Interrupts off: an event of an interrupt on this CPU comes before or after this one, never amid. */
-static void push(void *sink, struct ravel_event *event)
+/*
+ * Interrupts off: an event of an interrupt on this CPU comes before or after this one, never amid. Of an NMI,
+ * which could come amid, there is none to be expected; it would be counted.
+ */
+void ravel_event_push(void *sink, struct ravel_event *event)
 {
 	unsigned long flags;
 
+	if (in_nmi()) {
+		ravel_sink_missed(sink);
+		return;
+	}
 	local_irq_save(flags);
 	ravel_sink_push(sink, smp_processor_id(), event);
 	local_irq_restore(flags);
 }
 
-/* The child is not yet awake. */
+/* `parent`, as `task` in what follows, is current. The child is not yet awake. */
 static void probe_fork(void *sink, struct task_struct *parent, struct task_struct *child)
 {
 	struct ravel_event event;
@@ -77,10 +90,10 @@ static void probe_fork(void *sink, struct task_struct *parent, struct task_struc
 		return;
 	if (!ravel_sink_forked(sink, parent->tgid, child->tgid))
 		return;
-	fill(&event, RAVEL_EVENT_FORK, parent);
-	event.child = child->tgid;
-	event.child_born = child->start_boottime;
-	push(sink, &event);
+	fill(&event, RAVEL_EVENT_FORK);
+	event.part.lineage.child = child->tgid;
+	event.part.lineage.child_born = child->start_boottime;
+	ravel_event_push(sink, &event);
 }
 
 static void probe_exec(void *sink, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
@@ -89,9 +102,10 @@ static void probe_exec(void *sink, struct task_struct *task, pid_t old_pid, stru
 
 	if (!ravel_sink_wants(sink, RAVEL_EVENT_EXEC, task->tgid))
 		return;
-	fill(&event, RAVEL_EVENT_EXEC, task);
-	event.file_cut = strscpy((char *)event.file, bprm->filename, sizeof(event.file)) < 0;
-	push(sink, &event);
+	fill(&event, RAVEL_EVENT_EXEC);
+	event.part.lineage.file_cut = strscpy((char *)event.part.lineage.file, bprm->filename,
+					 sizeof(event.part.lineage.file)) < 0;
+	ravel_event_push(sink, &event);
 }
 
 /* The process' last thread ends. The status is that which wait() will tell. */
@@ -102,10 +116,10 @@ static void probe_exit(void *sink, struct task_struct *task, bool group_dead)
 
 	if (!group_dead || !ravel_sink_wants(sink, RAVEL_EVENT_EXIT, task->tgid))
 		return;
-	fill(&event, RAVEL_EVENT_EXIT, task);
-	event.status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code :
-							   task->group_leader->exit_code;
-	push(sink, &event);
+	fill(&event, RAVEL_EVENT_EXIT);
+	event.part.lineage.status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code :
+								   task->group_leader->exit_code;
+	ravel_event_push(sink, &event);
 }
 
 /* The prototypes are the tracepoints' own. */
@@ -116,11 +130,19 @@ static void __maybe_unused check_prototypes(void)
 	check_trace_callback_type_sched_process_exit(probe_exit);
 }
 
-static void *const probes[RAVEL_EVENT_KINDS] = {
-	[RAVEL_EVENT_FORK] = probe_fork,
-	[RAVEL_EVENT_EXEC] = probe_exec,
-	[RAVEL_EVENT_EXIT] = probe_exit,
-};
+static void *probe_of(u32 hook)
+{
+	switch (hook) {
+	case RAVEL_HOOK_FORK:
+		return probe_fork;
+	case RAVEL_HOOK_EXEC:
+		return probe_exec;
+	case RAVEL_HOOK_EXIT:
+		return probe_exit;
+	default:
+		return ravel_net_probes[hook];
+	}
+}
 
 struct search {
 	const char *name;
@@ -144,14 +166,14 @@ void *ravel_tracepoint(const char *name)
 	return search.found;
 }
 
-int ravel_probe_register(void *tracepoint, u32 kind, void *sink)
+int ravel_probe_register(void *tracepoint, u32 hook, void *sink)
 {
-	return tracepoint_probe_register(tracepoint, probes[kind], sink);
+	return tracepoint_probe_register(tracepoint, probe_of(hook), sink);
 }
 
-void ravel_probe_unregister(void *tracepoint, u32 kind, void *sink)
+void ravel_probe_unregister(void *tracepoint, u32 hook, void *sink)
 {
-	tracepoint_probe_unregister(tracepoint, probes[kind], sink);
+	tracepoint_probe_unregister(tracepoint, probe_of(hook), sink);
 }
 
 /* Waits until no probe runs that was unregistered before. */

@@ -118,12 +118,23 @@ fn sources() -> Result<Text> {
     let mut text = Text::default();
     let mut missing = 0;
     for source in Source::ALL {
-        let found = source.is_there();
-        missing += u64::from(!found);
+        let hooks = source.hooks().iter();
+        let names = |functions: bool| {
+            let some = hooks
+                .clone()
+                .filter(move |hook| hook.is_function() == functions);
+            some.map(|hook| hook.name().to_bytes())
+        };
+        let mut lacks = 0;
+        for hook in hooks.clone() {
+            lacks += u64::from(!hook.is_there()?);
+        }
+        missing += u64::from(lacks > 0);
         text.record("source")
             .word("name", source.name().as_bytes())
-            .word("tracepoint", source.tracepoint().to_bytes())
-            .flag("found", found)
+            .words("tracepoints", names(false))
+            .words("functions", names(true))
+            .number("missing", lacks)
             .end()?;
     }
     text.record("summary")

@@ -2,6 +2,8 @@
 
 //! Events as records.
 
+mod net;
+
 use super::store::Entry;
 use crate::{
     object::{
@@ -37,25 +39,8 @@ impl What {
                 let source = source(event);
                 let line = head(text.record(source.name()), entry, attempt)
                     .number("time", event.time)
-                    .number("cpu", event.cpu.into())
-                    .number("pid", event.pid.into())
-                    .number("tid", event.tid.into())
-                    .number("born", event.born)
-                    .string("comm", until_nul(&event.comm))
-                    .numbers("line", &event.line[..usize::from(event.lines)]);
-                match source {
-                    Source::Fork => line
-                        .number("child", event.child.into())
-                        .number("child_born", event.child_born),
-                    Source::Exec => line
-                        .string("file", until_nul(&event.file))
-                        .flag("file_cut", event.file_cut != 0),
-                    Source::Exit => line
-                        .number("code", (event.status >> 8 & 0xff).into())
-                        .number("signal", (event.status & 0x7f).into())
-                        .flag("core", event.status & 0x80 != 0),
-                }
-                .end()
+                    .number("cpu", event.cpu.into());
+                tell_event(line, source, event).end()
             }
             Self::Loss(loss) => head(text.record("loss"), entry, attempt)
                 .number("time", loss.first)
@@ -64,6 +49,43 @@ impl What {
                 .number("count", loss.count)
                 .end(),
         }
+    }
+}
+
+fn tell_event<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {
+    match source {
+        Source::Fork | Source::Exec | Source::Exit => tell_process(line, source, event),
+        Source::TcpState => net::tell_state(line, event.net()),
+        Source::Reset => net::tell_reset(line, event.net()),
+        Source::Drop => net::tell_drop(line, event.net()),
+        Source::Shutdown => net::tell_shutdown(who(line, event), event.net()),
+        Source::Close => net::tell_close(who(line, event), event.net()),
+        Source::Release => net::tell_release(who(line, event), event.net()),
+    }
+}
+
+/// The process that did it.
+fn who<'t>(line: Line<'t>, event: &Event) -> Line<'t> {
+    line.number("pid", event.pid.into())
+        .number("tid", event.tid.into())
+        .number("born", event.born)
+        .string("comm", until_nul(&event.comm))
+}
+
+fn tell_process<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {
+    let lineage = event.lineage();
+    let line = who(line, event).numbers("line", &lineage.line[..usize::from(lineage.lines)]);
+    match source {
+        Source::Fork => line
+            .number("child", lineage.child.into())
+            .number("child_born", lineage.child_born),
+        Source::Exec => line
+            .string("file", until_nul(&lineage.file))
+            .flag("file_cut", lineage.file_cut != 0),
+        _ => line
+            .number("code", (lineage.status >> 8 & 0xff).into())
+            .number("signal", (lineage.status & 0x7f).into())
+            .flag("core", lineage.status & 0x80 != 0),
     }
 }
 

@@ -168,10 +168,18 @@ impl Request {
                 _ => return Err(EINVAL),
             }
         }
+        let kinds = kinds.ok_or(EINVAL)?;
+        // What happens to a socket is no process' doing.
+        let nameless = Source::ALL
+            .into_iter()
+            .any(|source| kinds >> source.kind() & 1 == 1 && !source.names_process());
+        if nameless && who.is_some() {
+            return Err(EINVAL);
+        }
         Ok(Control::Create(Settings {
             name,
             bytes: bytes.unwrap_or(1 << 20) as usize,
-            kinds: kinds.ok_or(EINVAL)?,
+            kinds,
             who: who.unwrap_or(Who::All),
             attempts: attempts.unwrap_or(3) as u32,
         }))

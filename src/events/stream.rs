@@ -302,6 +302,7 @@ impl Stream {
 
     /// Writes its record in the list of streams.
     pub(super) fn tell(&self, text: &mut Text) -> Result {
+        let missed = self.probes.lock().as_ref().map_or(0, Probes::missed);
         self.with(|state, _| {
             let counts = state.store.counts();
             let (waiting, losing) = self.sink.waiting(&state.gatherer);
@@ -323,6 +324,7 @@ impl Stream {
                 .number("events", state.seq + waiting + losing)
                 .number("waiting", waiting)
                 .number("lost", state.lost + losing)
+                .number("missed", missed)
                 .number("ready", counts.ready)
                 .number("reserved", counts.reserved)
                 .number("delayed", counts.delayed)

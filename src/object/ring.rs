@@ -17,7 +17,9 @@
 
 use super::{gfp, waker::Waker};
 use crate::bindings;
-pub(crate) use crate::bindings::ravel_event as Event;
+pub(crate) use crate::bindings::{
+    ravel_event as Event, ravel_lineage as Lineage, ravel_net as NetPart,
+};
 use core::{
     cell::UnsafeCell,
     ffi::c_void,
@@ -36,6 +38,23 @@ use kernel::{
 pub(crate) const EVENT_SIZE: usize = size_of::<Event>();
 
 const _: () = assert!(EVENT_SIZE == 160);
+
+// A probe begins by setting the first part of the union to 0, and so all of it.
+const _: () = assert!(size_of::<Lineage>() == size_of::<NetPart>());
+
+impl Event {
+    /// What an event of a process has.
+    pub(crate) fn lineage(&self) -> &Lineage {
+        // SAFETY: All of the union was written, and both of its parts are integers, for which any bits will do.
+        unsafe { self.part.lineage.as_ref() }
+    }
+
+    /// What an event of the network has.
+    pub(crate) fn net(&self) -> &NetPart {
+        // SAFETY: As above.
+        unsafe { self.part.net.as_ref() }
+    }
+}
 
 /// What one CPU could not put into its ring.
 #[derive(Clone, Copy, Default)]
@@ -278,6 +297,8 @@ pub(crate) struct Sink {
     filter: Filter,
     rings: KVec<Ring>,
     waker: Waker,
+    /// Events that happened where none can be taken in.
+    missed: Atomic<u64>,
 }
 
 impl Sink {
@@ -293,6 +314,7 @@ impl Sink {
             filter,
             rings,
             waker: Waker::new()?,
+            missed: Atomic::new(0),
         })
     }
 
@@ -309,6 +331,11 @@ impl Sink {
     /// What wakes its readers.
     pub(crate) fn waker(&self) -> &Waker {
         &self.waker
+    }
+
+    /// Events that it could not take in, and that have no place in it.
+    pub(crate) fn missed(&self) -> u64 {
+        self.missed.load(Relaxed)
     }
 
     fn wants(&self, kind: u32, pid: u32) -> bool {
@@ -464,6 +491,16 @@ unsafe extern "C" fn ravel_sink_wants(sink: *const c_void, kind: u32, pid: u32) 
 unsafe extern "C" fn ravel_sink_forked(sink: *const c_void, parent: u32, child: u32) -> bool {
     // SAFETY: As above.
     unsafe { &*sink.cast::<Sink>() }.forked(parent, child)
+}
+
+/// # Safety
+///
+/// `sink` is a [`Sink`] that a probe was registered with.
+#[no_mangle]
+unsafe extern "C" fn ravel_sink_missed(sink: *const c_void) {
+    // SAFETY: As above.
+    let sink = unsafe { &*sink.cast::<Sink>() };
+    sink.missed.fetch_add(1, Relaxed);
 }
 
 /// # Safety

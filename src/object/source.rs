@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracepoints of the kernel, found by name, and the probes that hang on them while a stream asks for it.
+//! Tracepoints and functions of the kernel, found by name, and the probes that hang on them while a stream asks
+//! for it.
 //!
-//! C header: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h)
+//! C headers: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h),
+//! [`include/linux/kprobes.h`](srctree/include/linux/kprobes.h)
 
 use super::{
     gfp,
@@ -11,7 +13,12 @@ use super::{
 };
 use crate::bindings;
 use core::{ffi::c_void, ptr::NonNull};
-use kernel::{error::to_result, prelude::*, str::CStrExt, sync::Arc};
+use kernel::{
+    error::{from_err_ptr, to_result},
+    prelude::*,
+    str::CStrExt,
+    sync::Arc,
+};
 
 /// Where events come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,12 +29,75 @@ pub(crate) enum Source {
     Exec,
     /// A process ended.
     Exit,
+    /// A TCP socket went to another state.
+    TcpState,
+    /// A TCP connection was reset.
+    Reset,
+    /// A packet was dropped.
+    Drop,
+    /// shutdown() was called.
+    Shutdown,
+    /// A descriptor of a socket was given up.
+    Close,
+    /// The last reference to a socket was.
+    Release,
+}
+
+/// What a source hangs on.
+#[derive(Clone, Copy)]
+pub(crate) struct Hook {
+    id: u32,
+    name: &'static CStr,
+}
+
+const fn hook(id: u32, name: &'static CStr) -> Hook {
+    Hook { id, name }
+}
+
+impl Hook {
+    /// Its name in the kernel.
+    pub(crate) fn name(&self) -> &'static CStr {
+        self.name
+    }
+
+    /// Whether it is a function; else a tracepoint.
+    pub(crate) fn is_function(&self) -> bool {
+        self.id >= bindings::RAVEL_TRACEPOINTS
+    }
+
+    /// Whether this kernel has it, and lets it be probed.
+    pub(crate) fn is_there(&self) -> Result<bool> {
+        if !self.is_function() {
+            return Ok(self.tracepoint().is_some());
+        }
+        // SAFETY: The name is a string.
+        let found = unsafe { bindings::ravel_function_find(self.name.as_char_ptr()) };
+        match to_result(found) {
+            Ok(()) => Ok(true),
+            Err(err) if err == EOPNOTSUPP => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
+    fn tracepoint(&self) -> Option<NonNull<c_void>> {
+        // SAFETY: The name is a string. Found are tracepoints of the kernel proper, which stay.
+        NonNull::new(unsafe { bindings::ravel_tracepoint(self.name.as_char_ptr()) })
+    }
 }
 
 impl Source {
     /// All of them.
-    pub(crate) const ALL: [Self; bindings::RAVEL_EVENT_KINDS as usize] =
-        [Self::Fork, Self::Exec, Self::Exit];
+    pub(crate) const ALL: [Self; bindings::RAVEL_EVENT_KINDS as usize] = [
+        Self::Fork,
+        Self::Exec,
+        Self::Exit,
+        Self::TcpState,
+        Self::Reset,
+        Self::Drop,
+        Self::Shutdown,
+        Self::Close,
+        Self::Release,
+    ];
 
     /// Its name, and its events'.
     pub(crate) fn name(self) -> &'static str {
@@ -35,6 +105,12 @@ impl Source {
             Self::Fork => "fork",
             Self::Exec => "exec",
             Self::Exit => "exit",
+            Self::TcpState => "tcp_state",
+            Self::Reset => "reset",
+            Self::Drop => "drop",
+            Self::Shutdown => "shutdown",
+            Self::Close => "close",
+            Self::Release => "release",
         }
     }
 
@@ -45,12 +121,34 @@ impl Source {
             .find(|source| source.name().as_bytes() == name)
     }
 
-    /// The tracepoint that it needs.
-    pub(crate) fn tracepoint(self) -> &'static CStr {
+    /// Everything that it hangs on.
+    pub(crate) fn hooks(self) -> &'static [Hook] {
         match self {
-            Self::Fork => c"sched_process_fork",
-            Self::Exec => c"sched_process_exec",
-            Self::Exit => c"sched_process_exit",
+            Self::Fork => &const { [hook(bindings::RAVEL_HOOK_FORK, c"sched_process_fork")] },
+            Self::Exec => &const { [hook(bindings::RAVEL_HOOK_EXEC, c"sched_process_exec")] },
+            Self::Exit => &const { [hook(bindings::RAVEL_HOOK_EXIT, c"sched_process_exit")] },
+            Self::TcpState => {
+                &const { [hook(bindings::RAVEL_HOOK_TCP_STATE, c"inet_sock_set_state")] }
+            }
+            Self::Reset => {
+                &const {
+                    [
+                        hook(bindings::RAVEL_HOOK_RESET_SENT, c"tcp_send_reset"),
+                        hook(bindings::RAVEL_HOOK_RESET_RECEIVED, c"tcp_receive_reset"),
+                    ]
+                }
+            }
+            Self::Drop => &const { [hook(bindings::RAVEL_HOOK_DROP, c"kfree_skb")] },
+            Self::Shutdown => {
+                &const {
+                    [
+                        hook(bindings::RAVEL_HOOK_SHUTDOWN, c"inet_shutdown"),
+                        hook(bindings::RAVEL_HOOK_SHUTDOWN, c"unix_shutdown"),
+                    ]
+                }
+            }
+            Self::Close => &const { [hook(bindings::RAVEL_HOOK_CLOSE, c"locks_remove_posix")] },
+            Self::Release => &const { [hook(bindings::RAVEL_HOOK_RELEASE, c"sock_close")] },
         }
     }
 
@@ -60,17 +158,18 @@ impl Source {
             Self::Fork => bindings::RAVEL_EVENT_FORK,
             Self::Exec => bindings::RAVEL_EVENT_EXEC,
             Self::Exit => bindings::RAVEL_EVENT_EXIT,
+            Self::TcpState => bindings::RAVEL_EVENT_TCP_STATE,
+            Self::Reset => bindings::RAVEL_EVENT_RESET,
+            Self::Drop => bindings::RAVEL_EVENT_DROP,
+            Self::Shutdown => bindings::RAVEL_EVENT_SHUTDOWN,
+            Self::Close => bindings::RAVEL_EVENT_CLOSE,
+            Self::Release => bindings::RAVEL_EVENT_RELEASE,
         }
     }
 
-    /// Whether this kernel has its tracepoint.
-    pub(crate) fn is_there(self) -> bool {
-        self.find().is_some()
-    }
-
-    fn find(self) -> Option<NonNull<c_void>> {
-        // SAFETY: The name is a string. Found are tracepoints of the kernel proper, which stay.
-        NonNull::new(unsafe { bindings::ravel_tracepoint(self.tracepoint().as_char_ptr()) })
+    /// Whether its events say which process did it. The others happen to a socket, whoever runs just then.
+    pub(crate) fn names_process(self) -> bool {
+        !matches!(self, Self::TcpState | Self::Reset | Self::Drop)
     }
 }
 
@@ -80,28 +179,36 @@ impl Source {
 ///
 /// Each probe is registered with `sink`, which is kept.
 pub(crate) struct Probes {
-    probes: KVec<(NonNull<c_void>, u32)>,
+    probes: KVec<Probe>,
     sink: Arc<Sink>,
 }
 
-// SAFETY: Tracepoints are locked by the kernel, and probes may be unregistered from any thread.
+/// Where one probe is registered.
+enum Probe {
+    Tracepoint(NonNull<c_void>, u32),
+    Function(NonNull<bindings::ravel_function>),
+}
+
+// SAFETY: Tracepoints and kprobes are locked by the kernel, and probes may be unregistered from any thread.
 unsafe impl Send for Probes {}
 
 impl Probes {
     /// Has a sink told of its kinds of events from now on.
     ///
     /// Where its filter is a tree, `root` is that tree's: the processes that descend from it now are put in.
-    /// `EOPNOTSUPP` where the kernel lacks a tracepoint.
+    /// `EOPNOTSUPP` where the kernel lacks a tracepoint or a function, or does not let it be probed.
     pub(crate) fn new(sink: Arc<Sink>, root: Option<&Process>) -> Result<Self> {
         let mut all = Self {
-            probes: KVec::with_capacity(Source::ALL.len(), gfp())?,
+            probes: KVec::with_capacity(bindings::RAVEL_HOOKS as usize, gfp())?,
             sink,
         };
         for source in Source::ALL {
             // Forks tell what becomes of process numbers.
             let filters = source == Source::Fork && !matches!(all.sink.filter(), Filter::All);
             if all.sink.has_kind(source.kind()) || filters {
-                all.add(source)?;
+                for hook in source.hooks() {
+                    all.add(hook)?;
+                }
             }
             if let (true, Filter::Tree(pids), Some(root)) = (filters, all.sink.filter(), root) {
                 // Forks are watched by now, so who is made meanwhile is not missed.
@@ -112,25 +219,56 @@ impl Probes {
         Ok(all)
     }
 
-    fn add(&mut self, source: Source) -> Result {
-        let tracepoint = source.find().ok_or(EOPNOTSUPP)?;
-        let kind = source.kind();
+    fn add(&mut self, hook: &Hook) -> Result {
         self.probes.reserve(1, gfp())?;
         let sink = Arc::as_ptr(&self.sink).cast_mut().cast();
-        // SAFETY: The tracepoint is one of this kind, and stays. The sink lives until the probe is unregistered
-        // and waited for.
-        to_result(unsafe { bindings::ravel_probe_register(tracepoint.as_ptr(), kind, sink) })?;
+        let probe = if hook.is_function() {
+            // SAFETY: The name is a string that stays, and the hook is that of such a function. The sink lives until
+            // the probe is unregistered and waited for.
+            let function = from_err_ptr(unsafe {
+                bindings::ravel_function_register(hook.name.as_char_ptr(), hook.id, sink)
+            })?;
+            Probe::Function(NonNull::new(function).ok_or(EOPNOTSUPP)?)
+        } else {
+            let tracepoint = hook.tracepoint().ok_or(EOPNOTSUPP)?;
+            // SAFETY: The tracepoint is the hook's, and stays. The sink lives as above.
+            to_result(unsafe {
+                bindings::ravel_probe_register(tracepoint.as_ptr(), hook.id, sink)
+            })?;
+            Probe::Tracepoint(tracepoint, hook.id)
+        };
         // INVARIANT: Just registered.
-        Ok(self.probes.push((tracepoint, kind), gfp())?)
+        Ok(self.probes.push(probe, gfp())?)
+    }
+
+    /// Events that no probe was told of, and that no stream has a number for.
+    pub(crate) fn missed(&self) -> u64 {
+        let functions = self.probes.iter().map(|probe| match probe {
+            // SAFETY: By the type's invariant.
+            Probe::Function(function) => unsafe {
+                bindings::ravel_function_missed(function.as_ptr())
+            },
+            Probe::Tracepoint(..) => 0,
+        });
+        self.sink.missed() + functions.sum::<u64>()
     }
 }
 
 impl Drop for Probes {
     fn drop(&mut self) {
         let sink: *mut c_void = Arc::as_ptr(&self.sink).cast_mut().cast();
-        for (tracepoint, kind) in &self.probes {
+        for probe in &self.probes {
             // SAFETY: By the type's invariant.
-            unsafe { bindings::ravel_probe_unregister(tracepoint.as_ptr(), *kind, sink) };
+            unsafe {
+                match probe {
+                    Probe::Tracepoint(tracepoint, hook) => {
+                        bindings::ravel_probe_unregister(tracepoint.as_ptr(), *hook, sink);
+                    }
+                    Probe::Function(function) => {
+                        bindings::ravel_function_unregister(function.as_ptr());
+                    }
+                }
+            }
         }
         // SAFETY: May sleep, and may be called at any time.
         unsafe { bindings::ravel_probe_synchronize() };

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod record;
+pub(crate) mod words;
 
 use super::{gfp, skbs::Queues, text::Text, waiters::Waiters, Fault, Step, CHUNK_TEXT};
 use crate::{

@@ -4,14 +4,16 @@
 
 #![deny(unsafe_code)]
 
-use super::{Seen, UnixName};
+use super::{
+    words::{tell_family, tell_inet, tell_protocol, tell_shutdown, tell_sk_state},
+    Seen, UnixName,
+};
 use crate::{
     bindings,
     object::socket::{SockState, WaitingState},
     report::text::{Line, Text},
 };
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use kernel::{fmt::Write, prelude::*, str::Formatter};
+use kernel::prelude::*;
 
 /// `SOCK_STREAM` and the like.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,63 +34,6 @@ impl Type {
     }
 }
 
-fn tell_family(line: Line<'_>, family: u16) -> Line<'_> {
-    let name: &[u8] = match u32::from(family) {
-        bindings::AF_UNIX => b"unix",
-        bindings::AF_INET => b"inet",
-        bindings::AF_INET6 => b"inet6",
-        bindings::AF_NETLINK => b"netlink",
-        bindings::AF_PACKET => b"packet",
-        bindings::AF_ALG => b"alg",
-        bindings::AF_VSOCK => b"vsock",
-        bindings::AF_XDP => b"xdp",
-        n => return line.numbered("family", "af_", n.into()),
-    };
-    line.word("family", name)
-}
-
-fn tell_protocol(line: Line<'_>, family: u16, protocol: u16) -> Line<'_> {
-    let family = u32::from(family);
-    if family != bindings::AF_INET && family != bindings::AF_INET6 {
-        return line.number("protocol", protocol.into());
-    }
-    let name: &[u8] = match protocol {
-        1 => b"icmp",
-        6 => b"tcp",
-        17 => b"udp",
-        58 => b"icmpv6",
-        132 => b"sctp",
-        136 => b"udplite",
-        255 => b"raw",
-        262 => b"mptcp",
-        n => return line.number("protocol", n.into()),
-    };
-    line.word("protocol", name)
-}
-
-pub(super) fn tell_sk_state<'t>(line: Line<'t>, key: &'static str, state: u8) -> Line<'t> {
-    // include/net/tcp_states.h
-    const NAMES: [&str; 13] = [
-        "ESTABLISHED",
-        "SYN_SENT",
-        "SYN_RECV",
-        "FIN_WAIT1",
-        "FIN_WAIT2",
-        "TIME_WAIT",
-        "CLOSE",
-        "CLOSE_WAIT",
-        "LAST_ACK",
-        "LISTEN",
-        "CLOSING",
-        "NEW_SYN_RECV",
-        "BOUND_INACTIVE",
-    ];
-    match usize::from(state).checked_sub(1).and_then(|i| NAMES.get(i)) {
-        Some(name) => line.word(key, name.as_bytes()),
-        None => line.numbered(key, "state_", state.into()),
-    }
-}
-
 fn tell_socket_state(line: Line<'_>, state: u8) -> Line<'_> {
     // include/uapi/linux/net.h
     const NAMES: [&str; 5] = [
@@ -102,18 +47,6 @@ fn tell_socket_state(line: Line<'_>, state: u8) -> Line<'_> {
         Some(name) => line.word("socket_state", name.as_bytes()),
         None => line.numbered("socket_state", "state_", state.into()),
     }
-}
-
-fn tell_shutdown<'t>(line: Line<'t>, key: &'static str, shutdown: u8) -> Line<'t> {
-    line.word(
-        key,
-        match shutdown {
-            0 => b"none",
-            1 => b"RD",
-            2 => b"WR",
-            _ => b"RDWR",
-        },
-    )
 }
 
 /// Milliseconds until a timer fires; `off` where it is not set.
@@ -131,27 +64,6 @@ fn tell_unix<'t>(line: Line<'t>, key: &'static str, name: &UnixName) -> Line<'t>
         path[0] = b'@';
     }
     line.string(key, &path[..name.len])
-}
-
-pub(super) fn tell_inet<'t>(
-    line: Line<'t>,
-    key: &'static str,
-    family: u16,
-    address: &[u8; 16],
-    port: u16,
-) -> Line<'t> {
-    let ip: IpAddr = if u32::from(family) == bindings::AF_INET {
-        let [a, b, c, d, ..] = *address;
-        Ipv4Addr::new(a, b, c, d).into()
-    } else {
-        Ipv6Addr::from(*address).into()
-    };
-    let mut text = [0u8; 64];
-    let mut to = Formatter::new(&mut text);
-    // The longest address with its port has 58 bytes.
-    let _ = write!(to, "{}", SocketAddr::new(ip, port));
-    let len = to.bytes_written();
-    line.string(key, &text[..len])
 }
 
 /// The flags' names.
@@ -214,7 +126,7 @@ impl Seen {
             .number("netns", state.netns);
         line = tell_family(line, state.family);
         line = Type(state.type_.into()).tell(line);
-        line = tell_protocol(line, state.family, state.protocol);
+        line = tell_protocol(line, "protocol", state.family, state.protocol);
         line = line
             .number("file_refs", self.references as u64)
             .flag("nonblock", self.nonblocking)

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::body::{Body, check};
 use crate::line::record;
+use crate::netevents::{Close, Dropped, Release, Reset, Shut, TcpState};
 use crate::{Error, FORMAT, Line, ReportName, Scope, Text};
 
 record! {
@@ -121,8 +122,38 @@ pub enum Event {
     Exec(Exec),
     /// A process ended.
     Exit(Exit),
+    /// A socket went to another state.
+    TcpState(TcpState),
+    /// A connection was reset.
+    Reset(Reset),
+    /// A packet was thrown away.
+    Drop(Dropped),
+    /// shutdown() was called.
+    Shutdown(Shut),
+    /// A descriptor of a socket was given up.
+    Close(Close),
+    /// The last reference on a socket is gone.
+    Release(Release),
     /// Events were lost.
     Loss(Loss),
+}
+
+/// The same of each kind of event.
+macro_rules! each {
+    ($of:expr, $event:ident => $value:expr) => {
+        match $of {
+            Event::Fork($event) => $value,
+            Event::Exec($event) => $value,
+            Event::Exit($event) => $value,
+            Event::TcpState($event) => $value,
+            Event::Reset($event) => $value,
+            Event::Drop($event) => $value,
+            Event::Shutdown($event) => $value,
+            Event::Close($event) => $value,
+            Event::Release($event) => $value,
+            Event::Loss($event) => $value,
+        }
+    };
 }
 
 impl Event {
@@ -132,6 +163,12 @@ impl Event {
             "fork" => Self::Fork(Fork::from_line(line)?),
             "exec" => Self::Exec(Exec::from_line(line)?),
             "exit" => Self::Exit(Exit::from_line(line)?),
+            "tcp_state" => Self::TcpState(TcpState::from_line(line)?),
+            "reset" => Self::Reset(Reset::from_line(line)?),
+            "drop" => Self::Drop(Dropped::from_line(line)?),
+            "shutdown" => Self::Shutdown(Shut::from_line(line)?),
+            "close" => Self::Close(Close::from_line(line)?),
+            "release" => Self::Release(Release::from_line(line)?),
             "loss" => Self::Loss(Loss::from_line(line)?),
             _ => return Ok(None),
         }))
@@ -139,12 +176,7 @@ impl Event {
 
     /// Its sequence number; of a loss, the first.
     pub fn seq(&self) -> u64 {
-        match self {
-            Self::Fork(event) => event.seq,
-            Self::Exec(event) => event.seq,
-            Self::Exit(event) => event.seq,
-            Self::Loss(loss) => loss.seq,
-        }
+        each!(self, event => event.seq)
     }
 
     /// How many sequence numbers it stands for.
@@ -157,22 +189,12 @@ impl Event {
 
     /// Number of this attempt to hand it out.
     pub fn attempt(&self) -> u32 {
-        match self {
-            Self::Fork(event) => event.attempt,
-            Self::Exec(event) => event.attempt,
-            Self::Exit(event) => event.attempt,
-            Self::Loss(loss) => loss.attempt,
-        }
+        each!(self, event => event.attempt)
     }
 
     /// When it was, in nanoseconds since boot; of a loss, the first.
     pub fn time(&self) -> u64 {
-        match self {
-            Self::Fork(event) => event.time,
-            Self::Exec(event) => event.time,
-            Self::Exit(event) => event.time,
-            Self::Loss(loss) => loss.time,
-        }
+        each!(self, event => event.time)
     }
 }
 
@@ -344,6 +366,8 @@ record! {
         waiting: u64,
         /// And those that it had no room for.
         lost: u64,
+        /// Events besides that no probe could be told of.
+        missed: u64,
         /// Records that can be reserved now.
         ready: u64,
         /// Records that readers have reserved.
@@ -408,10 +432,34 @@ record! {
     Source {
         /// Its name.
         name: String,
-        /// The kernel's tracepoint that it needs.
-        tracepoint: String,
-        /// Whether this kernel has it.
-        found: bool,
+        /// The kernel's tracepoints that it hangs on, with commas between, or `none`.
+        tracepoints: String,
+        /// The kernel's functions that it hangs on, in the same form.
+        functions: String,
+        /// How many of these this kernel lacks, or does not let be probed.
+        missing: u64,
+    }
+}
+
+impl Source {
+    /// Whether streams can have it.
+    pub fn found(&self) -> bool {
+        self.missing == 0
+    }
+
+    /// What it hangs on: functions with `()`, and commas between.
+    pub fn hooks(&self) -> String {
+        let names = |list: &str| {
+            let names = list.split(',').filter(|name| *name != "none");
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let functions = names(&self.functions);
+        let functions = functions.iter().map(|name| format!("{name}()"));
+        let all: Vec<_> = names(&self.tracepoints)
+            .into_iter()
+            .chain(functions)
+            .collect();
+        all.join(", ")
     }
 }
 

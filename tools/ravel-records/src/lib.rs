@@ -36,6 +36,7 @@ mod events;
 mod events_client;
 mod line;
 mod lineage;
+mod netevents;
 mod page;
 mod sharers;
 mod skbs;
@@ -59,6 +60,7 @@ pub use events::{
 pub use events_client::Reader;
 pub use line::{Line, Value};
 pub use lineage::{Kin, LineageReport, LineageSummary, Namespaces, Shared, Thread};
+pub use netevents::{Close, Dropped, Release, Reset, Shut, TcpState};
 pub use page::{Mapper, Page, PageReport, PageSummary};
 pub use sharers::{SharedFile, Sharer, SharersReport, SharersSummary};
 pub use skbs::{Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
@@ -69,6 +71,5 @@ pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
 pub use waiters::{Signal, SocketWaiters, Waiter, WaitersReport, WaitersSummary};
 pub use words::{
     Agreement, Family, Fin, Holds, MemberState, PageKind, ProcessState, Protocol, QueueName,
-    Relation, ReportName, Role, Scope, Shutdown, SignalTo, SkState, SocketKind, SocketState,
-    TcpTimer, WaitQueue, WaitsBy,
+    Relation, ReportName, Role, Scope, Shutdown, SignalTo, SkState, SocketKind, SocketState, TcpTimer, WaitQueue, WaitsBy, Way,
 };

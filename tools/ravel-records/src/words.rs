@@ -308,6 +308,16 @@ words! {
         NewSynRecv = "NEW_SYN_RECV",
         /// Bound, as the kernel's socket dumps call it.
         BoundInactive = "BOUND_INACTIVE",
+        /// There is no socket; in events only.
+        None = "none",
+    }
+
+    /// Which way a reset went.
+    Way {
+        /// It was sent.
+        Sent = "sent",
+        /// It was received.
+        Received = "received",
     }
 
     /// `sk_shutdown`: the directions that are shut.

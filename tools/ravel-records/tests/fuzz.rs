@@ -7,7 +7,7 @@ use ravel_records::{
     PageReport, SkbsReport, SocketsReport, Sources, Streams, Tree, Value, Version, WaitersReport,
 };
 
-const SAMPLES: [&[u8]; 12] = [
+const SAMPLES: [&[u8]; 13] = [
     include_bytes!("samples/anon-bgsave-child.txt"),
     include_bytes!("samples/anon-mprotect-split.txt"),
     include_bytes!("samples/sockets-half-closed.txt"),
@@ -17,6 +17,7 @@ const SAMPLES: [&[u8]; 12] = [
     include_bytes!("samples/cow-bgsave-child.txt"),
     include_bytes!("samples/chains-three-generations.txt"),
     include_bytes!("samples/events-batch.txt"),
+    include_bytes!("samples/events-network.txt"),
     include_bytes!("samples/streams.txt"),
     include_bytes!("samples/lineage-bgsave-child.txt"),
     concat!(

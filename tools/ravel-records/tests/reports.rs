@@ -2,9 +2,7 @@
 
 use ravel_records::{
     Agreement, AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Error, EtherType, Event,
-    FORMAT, Failed, LineageReport, Linger, MemberState, Offset, PageKind, PageReport, ProcessState,
-    Protocol, QueueName, Relation, Role, Scope, Shutdown, SignalTo, SkState, SkbsReport,
-    SocketsReport, Sources, Streams, Tree, Version, WaitQueue, WaitersReport, WaitsBy,
+    FORMAT, Failed, Id, LineageReport, Linger, MemberState, Offset, PageKind, PageReport, ProcessState, Protocol, QueueName, Relation, Role, Scope, Shutdown, SignalTo, SkState, SkbsReport, SocketsReport, Sources, Streams, Tree, Version, WaitQueue, WaitersReport, WaitsBy, Way,
 };
 
 const ANON: &str = include_str!("samples/anon-bgsave-child.txt");
@@ -17,6 +15,7 @@ const COW: &str = include_str!("samples/cow-bgsave-child.txt");
 const LINEAGE: &str = include_str!("samples/lineage-bgsave-child.txt");
 const CHAINS: &str = include_str!("samples/chains-three-generations.txt");
 const BATCH: &str = include_str!("samples/events-batch.txt");
+const NETWORK: &str = include_str!("samples/events-network.txt");
 const STREAMS: &str = include_str!("samples/streams.txt");
 
 fn reason(text: &str) -> String {
@@ -556,6 +555,44 @@ fn batch() {
 }
 
 #[test]
+fn batch_of_the_network() {
+    let batch = Batch::parse(NETWORK.as_bytes()).unwrap();
+    assert_eq!(batch.events.len(), 8);
+    let Event::TcpState(state) = &batch.events[0] else {
+        panic!("{batch:?}");
+    };
+    assert_eq!(
+        (&state.old, &state.new),
+        (&SkState::Established, &SkState::FinWait1)
+    );
+    let Event::Reset(reset) = &batch.events[2] else {
+        panic!("{batch:?}");
+    };
+    assert_eq!((&reset.way, reset.id), (&Way::Sent, Id::NONE));
+    assert_eq!(
+        (&reset.sk_state, reset.reason.as_str()),
+        (&SkState::None, "NO_SOCKET")
+    );
+    let Event::Drop(drop) = &batch.events[4] else {
+        panic!("{batch:?}");
+    };
+    assert_eq!((drop.protocol.0, drop.transport.as_str()), (0x88cc, "none"));
+    let Event::Close(close) = &batch.events[6] else {
+        panic!("{batch:?}");
+    };
+    assert_eq!(
+        (close.exiting, close.refs, close.rx_bytes, &close.shutdown),
+        (false, 2, 17, &Shutdown::Wr)
+    );
+    let json = serde_json::to_string(&batch).unwrap();
+    assert!(
+        json.contains(r#"{"event":"tcp_state","seq":132,"#),
+        "{json}"
+    );
+    assert_eq!(serde_json::from_str::<Batch>(&json).unwrap(), batch);
+}
+
+#[test]
 fn batches_that_are_none() {
     for (old, new, reason) in [
         ("lost=120", "lost=121", "121 lost, the records say 120"),
@@ -589,11 +626,15 @@ fn failed_streams_and_sources() {
     let streams = Streams::parse(STREAMS.as_bytes()).unwrap();
     assert_eq!(streams.streams[0].scope, Scope::Tree);
     assert_eq!(streams.streams[1].waiting, 10);
-    let sources = "source name=fork tracepoint=sched_process_fork found=0\n\
-        summary report=sources sources=1 missing=1 cut=0\n";
+    let sources = "source name=fork tracepoints=sched_process_fork functions=none missing=1\n\
+        source name=shutdown tracepoints=none functions=a,b missing=0\n\
+        summary report=sources sources=2 missing=1 cut=0\n";
     let sources = Sources::parse(sources.as_bytes()).unwrap().sources;
     assert_eq!(
-        (sources[0].name.as_str(), sources[0].found),
+        (sources[0].name.as_str(), sources[0].found()),
         ("fork", false)
     );
+    assert_eq!(sources[0].hooks(), "sched_process_fork");
+    assert_eq!(sources[1].hooks(), "a(), b()");
+    assert!(sources[1].found());
 }

@@ -408,6 +408,12 @@ pub fn keep_over_exec(fd: &impl AsRawFd, keep: bool) -> io::Result<()> {
     cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) }).map(drop)
 }
 
+/// dup2(): a descriptor becomes a copy of another, and what it was is closed.
+pub fn dup_over(of: &impl AsRawFd, over: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: No memory is involved; both descriptors stay open.
+    cvt(unsafe { libc::dup2(of.as_raw_fd(), over.as_raw_fd()) }).map(drop)
+}
+
 /// Takes over a descriptor by its number.
 pub fn file_from(fd: RawFd) -> File {
     // SAFETY: Used for numbers that came from another program's command line, for us to own.

@@ -237,6 +237,7 @@ pub struct Create {
 
 /// A source of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub enum EventSource {
     /// A process made another
     Fork,
@@ -244,6 +245,18 @@ pub enum EventSource {
     Exec,
     /// A process ended
     Exit,
+    /// A TCP socket went to another state
+    TcpState,
+    /// A TCP connection was reset, by either end
+    Reset,
+    /// A packet was thrown away
+    Drop,
+    /// shutdown() was called
+    Shutdown,
+    /// A process gave up a descriptor of a socket
+    Close,
+    /// The last reference to a socket is gone
+    Release,
 }
 
 /// `ravel events read`.

@@ -193,7 +193,7 @@ fn loaded(machine: &Machine, client: &Client) -> Item {
     }
 }
 
-/// The tracepoints that streams of events hang on.
+/// The tracepoints and functions that streams of events hang on.
 fn events(machine: &Machine, client: &Client) -> Item {
     if !machine.module_loaded() || !machine.is_root {
         return Item::unknown("events", "the loaded module tells root which there are");
@@ -203,17 +203,17 @@ fn events(machine: &Machine, client: &Client) -> Item {
         Err(error) => return Item::unknown("events", explain(&error, machine).sentence),
     };
     let names = |found| {
-        let some = sources.iter().filter(move |source| source.found == found);
-        some.map(|source| format!("{} ({})", source.name, source.tracepoint))
+        let some = sources.iter().filter(move |source| source.found() == found);
+        some.map(|source| format!("{} ({})", source.name, source.hooks()))
             .collect::<Vec<_>>()
             .join(", ")
     };
     let missing = names(false);
     match missing.is_empty() {
-        true => Item::ok("events", format!("tracepoints for {}", names(true))),
+        true => Item::ok("events", format!("sources {}", names(true))),
         false => Item::missing(
             "events",
-            format!("this kernel has no tracepoint for {missing}; streams cannot have it"),
+            format!("this kernel lacks what a source hangs on: {missing}; streams cannot have it"),
             NEW_KERNEL,
         ),
     }
@@ -267,9 +267,9 @@ mod tests {
     const VERSION: &str = "version module=\"0.1.0\" kernel=\"7.3.4\" format=1\n";
     const CONFIG: &str = "CONFIG_RUST=y\nCONFIG_MEMCG=y\nCONFIG_DEBUG_FS=y\n";
 
-    const SOURCES: &str = "source name=fork tracepoint=sched_process_fork found=1\n\
+    const SOURCES: &str = "source name=fork tracepoints=sched_process_fork functions=none missing=0\n\
         summary report=sources sources=1 missing=0 cut=0\n";
-    const NO_SOURCES: &str = "source name=fork tracepoint=sched_process_fork found=0\n\
+    const NO_SOURCES: &str = "source name=fork tracepoints=sched_process_fork functions=none missing=1\n\
         summary report=sources sources=1 missing=1 cut=0\n";
 
     const GOOD_MACHINE: [(&str, &str); 8] = [

@@ -60,6 +60,12 @@ fn name(source: EventSource) -> &'static str {
         EventSource::Fork => "fork",
         EventSource::Exec => "exec",
         EventSource::Exit => "exit",
+        EventSource::TcpState => "tcp_state",
+        EventSource::Reset => "reset",
+        EventSource::Drop => "drop",
+        EventSource::Shutdown => "shutdown",
+        EventSource::Close => "close",
+        EventSource::Release => "release",
     }
 }
 
@@ -169,10 +175,9 @@ fn refused(stream: &str, error: Error) -> Failure {
             "no process has this pid",
             "ps -e, for the processes there are now",
         ),
-        Some(Errno::OPNOTSUPP) => Remedy::new(
-            "this kernel lacks the tracepoint of a source",
-            "ravel doctor",
-        ),
+        Some(Errno::OPNOTSUPP) => {
+            Remedy::new("this kernel lacks what a source hangs on", "ravel doctor")
+        }
         Some(Errno::INVAL) => Remedy::new(
             format!("the module takes no such request for a stream {stream:?}"),
             "a name of at most 31 letters, digits, `_` and `-`, and more --bytes on a machine of many CPUs",

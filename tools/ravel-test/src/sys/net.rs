@@ -179,6 +179,22 @@ pub fn send(fd: &impl AsRawFd, data: &[u8], flags: c_int) -> io::Result<usize> {
     cvt_long(n as libc::c_long).map(|n| n as usize)
 }
 
+/// sendto() an address.
+pub fn send_to(fd: &impl AsRawFd, data: &[u8], to: &Address) -> io::Result<usize> {
+    // SAFETY: The data and the address live during the call, and their lengths are right.
+    let n = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            data.as_ptr().cast(),
+            data.len(),
+            libc::MSG_NOSIGNAL,
+            to.as_ptr(),
+            to.len,
+        )
+    };
+    cvt_long(n as libc::c_long).map(|n| n as usize)
+}
+
 /// send() of memory at an address that only the kernel is to touch.
 pub fn send_address(fd: &impl AsRawFd, addr: usize, len: usize) -> io::Result<usize> {
     let flags = libc::MSG_NOSIGNAL;

@@ -28,18 +28,45 @@ tests!("events":
 pub(super) const ALL: &str = "sources=fork,exec,exit";
 
 fn every_source_is_there() -> Result<()> {
-    let found: Vec<_> = client()
-        .sources()?
-        .sources
-        .into_iter()
-        .map(|source| (source.name, source.tracepoint, source.found))
-        .collect();
-    let want = ["fork", "exec", "exit"]
-        .map(|name| (name.to_owned(), format!("sched_process_{name}"), true));
-    check_eq!(found, want, "sources");
-    for (name, tracepoint, _) in found {
-        let path = format!("/sys/kernel/tracing/events/sched/{tracepoint}");
-        check!(Path::new(&path).exists(), "{name}: tracefs has no {path}");
+    const HOOKS: [(&str, &[&str], &[&str]); 9] = [
+        ("fork", &["sched/sched_process_fork"], &[]),
+        ("exec", &["sched/sched_process_exec"], &[]),
+        ("exit", &["sched/sched_process_exit"], &[]),
+        ("tcp_state", &["sock/inet_sock_set_state"], &[]),
+        (
+            "reset",
+            &["tcp/tcp_send_reset", "tcp/tcp_receive_reset"],
+            &[],
+        ),
+        ("drop", &["skb/kfree_skb"], &[]),
+        ("shutdown", &[], &["inet_shutdown", "unix_shutdown"]),
+        ("close", &[], &["locks_remove_posix"]),
+        ("release", &[], &["sock_close"]),
+    ];
+    let sources = client().sources()?.sources;
+    check_eq!(sources.len(), HOOKS.len(), "sources");
+    let symbols = fs::read_to_string("/proc/kallsyms")?;
+    let words = |names: Vec<&str>| match names.join(",") {
+        none if none.is_empty() => "none".to_owned(),
+        names => names,
+    };
+    for (source, (name, tracepoints, functions)) in sources.iter().zip(HOOKS) {
+        let short = tracepoints.iter().filter_map(|path| path.split('/').nth(1));
+        check_eq!(source.name, name, "name");
+        check_eq!(source.tracepoints, words(short.collect()), "tracepoints");
+        check_eq!(source.functions, words(functions.to_vec()), "functions");
+        check_eq!(source.missing, 0, "what is missing of {name}");
+        for path in tracepoints {
+            let path = format!("/sys/kernel/tracing/events/{path}");
+            check!(Path::new(&path).exists(), "{name}: tracefs has no {path}");
+        }
+        for function in functions {
+            let end = format!(" {function}");
+            check!(
+                symbols.lines().any(|line| line.ends_with(&end)),
+                "{name}: no {function} in the kernel"
+            );
+        }
     }
     Ok(())
 }

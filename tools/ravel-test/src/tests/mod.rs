@@ -12,6 +12,7 @@ mod chunks;
 mod churn;
 mod claims;
 mod cli;
+mod closings;
 mod concurrency;
 mod cost;
 mod cow;
@@ -34,6 +35,7 @@ mod identity;
 mod lifecycle;
 mod lineage;
 mod names;
+mod netevents;
 mod page;
 mod peers;
 mod privilege;
@@ -89,6 +91,8 @@ pub const ALL: &[&[Test]] = &[
     events_failed::TESTS,
     events_poll::TESTS,
     events_cli::TESTS,
+    netevents::TESTS,
+    closings::TESTS,
     cli::TESTS,
     concurrency::TESTS,
     lifecycle::TESTS,

@@ -1,5 +1,7 @@
 //! Events as lines, and streams as a table.
 
+mod net;
+
 use std::fmt::Write;
 
 use comfy_table::Cell;
@@ -44,6 +46,11 @@ pub fn list(streams: &Streams, screen: &Screen) -> String {
     text
 }
 
+/// What is lost stands in the stream; what is missed, nowhere.
+fn lost(stream: &Stream) -> u64 {
+    stream.lost + stream.missed
+}
+
 fn row(stream: &Stream) -> Vec<Cell> {
     let whose = match stream.scope {
         Scope::All => dim("all"),
@@ -60,7 +67,7 @@ fn row(stream: &Stream) -> Vec<Cell> {
         whose,
         Cell::new(size(stream.memory)),
         number(stream.events),
-        marked(stream.lost, bad),
+        marked(lost(stream), bad),
         number(stream.ready + stream.waiting),
         number(stream.reserved),
         number(stream.delayed),
@@ -107,6 +114,12 @@ fn line(event: &Event) -> String {
                 seconds(exit.time.saturating_sub(exit.born)).trim_start()
             )
         }
+        Event::TcpState(_)
+        | Event::Reset(_)
+        | Event::Drop(_)
+        | Event::Shutdown(_)
+        | Event::Close(_)
+        | Event::Release(_) => text.write_str(&net::line(event)),
         Event::Loss(loss) => write!(
             text,
             "{BAD}lost  {} on CPU {}, until {}{BAD:#}",
@@ -140,6 +153,13 @@ mod tests {
     #[test]
     fn a_batch_as_lines() {
         let text = include_bytes!("../../../ravel-records/tests/samples/events-batch.txt");
+        let batch = Batch::parse(text).unwrap();
+        insta::assert_snapshot!(strip_str(&lines(&batch.events)).to_string());
+    }
+
+    #[test]
+    fn events_of_the_network_as_lines() {
+        let text = include_bytes!("../../../ravel-records/tests/samples/events-network.txt");
         let batch = Batch::parse(text).unwrap();
         insta::assert_snapshot!(strip_str(&lines(&batch.events)).to_string());
     }

@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: GPL-2.0
+
+/*
+ * Probes of the network. Those of tracepoints run in any context but an NMI, with whatever locks held; those of
+ * functions in that of a process. None may sleep, lock or allocate. Whose event it is, is decided by the
+ * socket: who runs just now has mostly nothing to do with it.
+ */
+
+#include <linux/bitfield.h>
+#include <linux/file.h>
+#include <linux/filelock.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/kallsyms.h>
+#include <linux/kprobes.h>
+#include <linux/net.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/skbuff.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/tracepoint.h>
+#include <linux/udp.h>
+#include <net/af_unix.h>
+#include <net/dropreason.h>
+#include <net/inet_common.h>
+#include <net/inet_sock.h>
+#include <net/net_namespace.h>
+#include <net/rstreason.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+#include <trace/events/skb.h>
+#include <trace/events/sock.h>
+#include <trace/events/tcp.h>
+
+#include "events.h"
+
+static_assert(sizeof(struct ravel_event) == 160);
+
+static void begin(struct ravel_event *event, u32 kind)
+{
+	*event = (struct ravel_event) { .kind = kind };
+}
+
+/*
+ * What every kind of socket begins with, what is left of one in TIME_WAIT and what a request is, too. Nobody
+ * keeps it from changing, so an address may be half of one connection and half of the next where a
+ * program connects again just now.
+ */
+static void fill_common(struct ravel_net *net, const struct sock *sk)
+{
+	net->sock = (unsigned long)sk;
+	net->netns = sock_net(sk)->ns.inum;
+	net->family = READ_ONCE(sk->sk_family);
+	net->state = READ_ONCE(sk->sk_state);
+	if (net->family != AF_INET && net->family != AF_INET6)
+		return;
+	net->flags |= RAVEL_NET_ADDRESS | RAVEL_NET_PORTS;
+	net->local_port = READ_ONCE(sk->sk_num);
+	net->remote_port = ntohs(READ_ONCE(sk->sk_dport));
+#if IS_ENABLED(CONFIG_IPV6)
+	if (net->family == AF_INET6) {
+		data_race(memcpy(net->local, &sk->sk_v6_rcv_saddr, 16));
+		data_race(memcpy(net->remote, &sk->sk_v6_daddr, 16));
+		return;
+	}
+#endif
+	data_race(memcpy(net->local, &sk->sk_rcv_saddr, 4));
+	data_race(memcpy(net->remote, &sk->sk_daddr, 4));
+}
+
+static void fill_sock(struct ravel_net *net, const struct sock *sk)
+{
+	fill_common(net, sk);
+	if (!sk_fullsock(sk)) {
+		net->protocol = IPPROTO_TCP;
+		return;
+	}
+	net->protocol = READ_ONCE(sk->sk_protocol);
+	net->inode = sock_i_ino(sk);
+	net->shutdown = READ_ONCE(sk->sk_shutdown) & SHUTDOWN_MASK;
+	if (!(net->flags & RAVEL_NET_ADDRESS))
+		return;
+	/* That which sk_num was, before the port was given up. */
+	net->local_port = ntohs(READ_ONCE(inet_sk(sk)->inet_sport));
+	/* As getsockname(): the address bound to, else the one that packets are sent from. */
+	if (net->family == AF_INET && !READ_ONCE(sk->sk_rcv_saddr))
+		data_race(memcpy(net->local, &inet_sk(sk)->inet_saddr, 4));
+}
+
+/* A FIN takes a sequence number, but is no data. */
+static u32 without_fin(u32 bytes, bool fin)
+{
+	return bytes && fin ? bytes - 1 : bytes;
+}
+
+static void fill_tcp_queues(struct ravel_net *net, const struct sock *sk)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+	u32 write_seq = READ_ONCE(tp->write_seq);
+	bool fin = (1 << net->state) & (TCPF_FIN_WAIT1 | TCPF_CLOSING | TCPF_LAST_ACK);
+
+	if (net->state == TCP_LISTEN) {
+		net->rx_packets = READ_ONCE(sk->sk_ack_backlog);
+		return;
+	}
+	/* Until the SYN is acknowledged, it is all that is on its way. */
+	if ((1 << net->state) & (TCPF_SYN_SENT | TCPF_SYN_RECV))
+		return;
+	net->rx_bytes = without_fin(READ_ONCE(tp->rcv_nxt) - READ_ONCE(tp->copied_seq),
+				    sock_flag(sk, SOCK_DONE));
+	/* What was queued is thrown away with the connection; its numbers stay. */
+	if (net->state == TCP_CLOSE)
+		return;
+	net->tx_bytes = without_fin(write_seq - READ_ONCE(tp->snd_una), fin);
+	net->unsent = without_fin(write_seq - READ_ONCE(tp->snd_nxt), fin);
+}
+
+/* Read without the socket's lock: of a moment only where nothing arrives or is sent meanwhile. */
+static void fill_queues(struct ravel_net *net, const struct sock *sk)
+{
+	net->rx_packets = skb_queue_len_lockless(&sk->sk_receive_queue);
+	net->wmem = sk_wmem_alloc_get(sk);
+	if (sk_is_tcp(sk))
+		fill_tcp_queues(net, sk);
+	else if (sk_is_udp(sk))
+		net->rx_packets += skb_queue_len_lockless(&udp_sk(sk)->reader_queue);
+	else if (sk_is_unix(sk) && sk->sk_type == SOCK_STREAM && net->state != TCP_LISTEN)
+		net->rx_bytes = READ_ONCE(unix_sk(sk)->inq_len);
+}
+
+/*
+ * Where a packet comes from and goes to, if that stands in its linear part, where its network header is said to
+ * begin, and is not out of the question. True where anything was found.
+ */
+static bool fill_packet(struct ravel_net *net, const struct sk_buff *skb, const void **from, const void **to)
+{
+	const u8 *end, *at;
+	u16 offset = skb->network_header;
+	u8 protocol;
+
+	/* 0 is that of an sk_buff which never had one. */
+	if (!skb->head || !offset || offset == (typeof(skb->network_header))~0U)
+		return false;
+	at = skb->head + offset;
+	end = skb_tail_pointer(skb);
+	if (skb->protocol == htons(ETH_P_IP)) {
+		const struct iphdr *ip = (const struct iphdr *)at;
+
+		if (at + sizeof(*ip) > end || ip->version != 4 || ip->ihl < 5)
+			return false;
+		net->family = AF_INET;
+		*from = &ip->saddr;
+		*to = &ip->daddr;
+		protocol = ip->protocol;
+		at += ip->ihl * 4;
+		/* The ports are in the first fragment. */
+		if (ip->frag_off & htons(IP_OFFSET))
+			at = end;
+	} else if (skb->protocol == htons(ETH_P_IPV6)) {
+		const struct ipv6hdr *ip = (const struct ipv6hdr *)at;
+
+		if (at + sizeof(*ip) > end || ip->version != 6)
+			return false;
+		net->family = AF_INET6;
+		*from = &ip->saddr;
+		*to = &ip->daddr;
+		/* Behind other headers there may be more; what is the next is told, whatever it is. */
+		protocol = ip->nexthdr;
+		at += sizeof(*ip);
+	} else {
+		return false;
+	}
+	net->flags |= RAVEL_NET_ADDRESS;
+	net->protocol = protocol;
+	switch (protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+	case IPPROTO_SCTP:
+		if (at + 4 <= end) {
+			net->flags |= RAVEL_NET_PORTS;
+			net->local_port = at[0] << 8 | at[1];
+			net->remote_port = at[2] << 8 | at[3];
+		}
+	}
+	return true;
+}
+
+static void copy_addresses(struct ravel_net *net, const void *local, const void *remote)
+{
+	u32 len = net->family == AF_INET ? 4 : 16;
+
+	memcpy(net->local, local, len);
+	memcpy(net->remote, remote, len);
+}
+
+static void probe_tcp_state(void *sink, const struct sock *sk, const int old, const int new)
+{
+	struct ravel_event event;
+
+	begin(&event, RAVEL_EVENT_TCP_STATE);
+	fill_sock(&event.part.net, sk);
+	event.part.net.old_state = old;
+	event.part.net.state = new;
+	ravel_event_push(sink, &event);
+}
+
+/* `sk` is NULL where nobody has the port, and `skb` where no packet led to it. */
+static void probe_reset_sent(void *sink, const struct sock *sk, const struct sk_buff *skb,
+			     const enum sk_rst_reason reason)
+{
+	struct ravel_event event;
+	const void *from, *to;
+
+	begin(&event, RAVEL_EVENT_RESET);
+	if (sk)
+		fill_sock(&event.part.net, sk);
+	/* A listener answers by a reset, too, and has no other end. */
+	if (skb && (!sk || !event.part.net.remote_port) && fill_packet(&event.part.net, skb, &from, &to)) {
+		/* The reset goes the other way. */
+		copy_addresses(&event.part.net, to, from);
+		swap(event.part.net.local_port, event.part.net.remote_port);
+	}
+	event.part.net.flags |= RAVEL_NET_SENT;
+	event.part.net.reason = reason;
+	event.part.net.protocol = IPPROTO_TCP;
+	ravel_event_push(sink, &event);
+}
+
+static void probe_reset_received(void *sink, struct sock *sk)
+{
+	struct ravel_event event;
+
+	begin(&event, RAVEL_EVENT_RESET);
+	fill_sock(&event.part.net, sk);
+	ravel_event_push(sink, &event);
+}
+
+/*
+ * `rx_sk` may have been let go of by now: it tells which socket it was, and is not looked at. What the packet
+ * itself belongs to, it keeps, but for a socket that was found before its time.
+ */
+static void probe_drop(void *sink, struct sk_buff *skb, void *location, enum skb_drop_reason reason,
+		       const struct sock *rx_sk)
+{
+	const struct sock *owner = skb->destructor && !skb_sk_is_prefetched(skb) ? skb->sk : NULL;
+	struct ravel_event event;
+	struct ravel_net *net = &event.part.net;
+	const void *from, *to;
+
+	begin(&event, RAVEL_EVENT_DROP);
+	if (rx_sk && owner != rx_sk) {
+		net->sock = (unsigned long)rx_sk;
+	} else if (owner) {
+		net->sock = (unsigned long)owner;
+		net->netns = sock_net(owner)->ns.inum;
+		net->inode = sk_fullsock(owner) ? sock_i_ino(owner) : 0;
+	}
+	if (fill_packet(net, skb, &from, &to))
+		copy_addresses(net, from, to);
+	net->ethertype = ntohs(skb->protocol);
+	net->location = (unsigned long)location;
+	net->reason = reason;
+	net->len = skb->len;
+	net->iif = skb->skb_iif;
+	ravel_event_push(sink, &event);
+}
+
+static void shut(void *sink, u32 kind, struct sock *sk, int how, u32 refs, u8 flags)
+{
+	struct ravel_event event;
+
+	if (!sk || !ravel_sink_wants(sink, kind, current->tgid))
+		return;
+	ravel_event_who(&event, kind);
+	fill_sock(&event.part.net, sk);
+	fill_queues(&event.part.net, sk);
+	event.part.net.how = how;
+	event.part.net.refs = refs;
+	event.part.net.flags |= flags;
+	ravel_event_push(sink, &event);
+}
+
+/* inet_shutdown(struct socket *, int), and that of unix sockets, which has the same type as every protocol's. */
+static void enter_shutdown(void *sink, struct pt_regs *regs)
+{
+	const struct socket *sock = (void *)regs_get_kernel_argument(regs, 0);
+
+	shut(sink, RAVEL_EVENT_SHUTDOWN, READ_ONCE(sock->sk), (int)regs_get_kernel_argument(regs, 1), 0, 0);
+}
+
+/*
+ * locks_remove_posix(struct file *, fl_owner_t): a table of descriptors, the owner, has one less of the file, by
+ * close(), dup2(), execve() or exit(). That POSIX locks then end is what POSIX wants of every close(); no
+ * other function is called for each and for nothing else. __fput() calls it with the file as the owner.
+ */
+static void enter_close(void *sink, struct pt_regs *regs)
+{
+	struct file *file = (void *)regs_get_kernel_argument(regs, 0);
+	const struct socket *sock = sock_from_file(file);
+	bool exiting = current->flags & PF_EXITING;
+	if (!sock || regs_get_kernel_argument(regs, 1) == (unsigned long)file)
+		return;
+	/* One of the references is that which is being given up. */
+	shut(sink, RAVEL_EVENT_CLOSE, READ_ONCE(sock->sk), 0, file_count(file) - 1,
+	     exiting ? RAVEL_NET_EXITING : 0);
+}
+
+/* sock_close(struct inode *, struct file *), the release() of sockets' files. */
+static void enter_release(void *sink, struct pt_regs *regs)
+{
+	const struct socket *sock = sock_from_file((void *)regs_get_kernel_argument(regs, 1));
+
+	if (sock)
+		shut(sink, RAVEL_EVENT_RELEASE, READ_ONCE(sock->sk), 0, 0, 0);
+}
+
+/* The prototypes are the tracepoints' own, and those of the functions that a header has. */
+static void __maybe_unused check_prototypes(void)
+{
+	check_trace_callback_type_inet_sock_set_state(probe_tcp_state);
+	check_trace_callback_type_tcp_send_reset(probe_reset_sent);
+	check_trace_callback_type_tcp_receive_reset(probe_reset_received);
+	check_trace_callback_type_kfree_skb(probe_drop);
+	static_assert(__same_type(inet_shutdown, int (struct socket *, int)));
+	static_assert(__same_type(locks_remove_posix, void (struct file *, fl_owner_t)));
+	static_assert(__same_type(((struct proto_ops *)0)->shutdown, int (*)(struct socket *, int)));
+	static_assert(__same_type(((struct file_operations *)0)->release,
+				  int (*)(struct inode *, struct file *)));
+}
+
+void *const ravel_net_probes[RAVEL_TRACEPOINTS] = {
+	[RAVEL_HOOK_TCP_STATE] = probe_tcp_state,
+	[RAVEL_HOOK_RESET_SENT] = probe_reset_sent,
+	[RAVEL_HOOK_RESET_RECEIVED] = probe_reset_received,
+	[RAVEL_HOOK_DROP] = probe_drop,
+};
+
+typedef void enter_fn(void *sink, struct pt_regs *regs);
+
+static enter_fn *const enters[RAVEL_HOOKS] = {
+	[RAVEL_HOOK_SHUTDOWN] = enter_shutdown,
+	[RAVEL_HOOK_CLOSE] = enter_close,
+	[RAVEL_HOOK_RELEASE] = enter_release,
+};
+
+/* A function that has a probe. */
+struct ravel_function {
+	struct kprobe probe;
+	enter_fn *enter;
+	void *sink;
+};
+
+static int entered(struct kprobe *probe, struct pt_regs *regs)
+{
+	const struct ravel_function *function = container_of(probe, struct ravel_function, probe);
+
+	function->enter(function->sink, regs);
+	return 0;
+}
+
+static struct ravel_function *function_register(const char *name, enter_fn *enter, void *sink, u32 flags)
+{
+	struct ravel_function *function = kzalloc(sizeof(*function), GFP_KERNEL | __GFP_NOWARN);
+	int err;
+
+	if (!function)
+		return ERR_PTR(-ENOMEM);
+	function->enter = enter;
+	function->sink = sink;
+	function->probe.symbol_name = name;
+	function->probe.pre_handler = entered;
+	function->probe.flags = flags;
+	err = register_kprobe(&function->probe);
+	if (err) {
+		kfree(function);
+		/* There may be many reasons for which a function cannot be probed. */
+		return ERR_PTR(err == -ENOMEM ? err : -EOPNOTSUPP);
+	}
+	return function;
+}
+
+struct ravel_function *ravel_function_register(const char *name, u32 hook, void *sink)
+{
+	return function_register(name, enters[hook], sink, 0);
+}
+
+/* Waits until the probe does not run. */
+void ravel_function_unregister(struct ravel_function *function)
+{
+	unregister_kprobe(&function->probe);
+	kfree(function);
+}
+
+/* One that is registered, but never armed, changes nothing in the kernel's text. */
+int ravel_function_find(const char *name)
+{
+	struct ravel_function *function = function_register(name, NULL, NULL, KPROBE_FLAG_DISABLED);
+
+	if (IS_ERR(function))
+		return PTR_ERR(function);
+	ravel_function_unregister(function);
+	return 0;
+}
+
+/* The kernel passes a probe over on a CPU that runs another just then, and counts. */
+u64 ravel_function_missed(const struct ravel_function *function)
+{
+	return READ_ONCE(function->probe.nmissed);
+}
+
+u32 ravel_drop_reason(u32 reason, char *name, u32 len)
+{
+	u32 subsystem = u32_get_bits(reason, SKB_DROP_REASON_SUBSYS_MASK);
+	u32 at = reason & ~SKB_DROP_REASON_SUBSYS_MASK;
+	const struct drop_reason_list *list = NULL;
+	ssize_t copied = 0;
+
+	rcu_read_lock();
+	if (subsystem < SKB_DROP_REASON_SUBSYS_NUM)
+		list = rcu_dereference(drop_reasons_by_subsys[subsystem]);
+	if (list && at < list->n_reasons && list->reasons[at])
+		copied = strscpy(name, list->reasons[at], len);
+	rcu_read_unlock();
+	return max(copied, 0);
+}
+
+#define NAME(reason) [SK_RST_REASON_##reason] = #reason,
+#define NO_NAME(reason)
+
+const char *ravel_reset_reason(u32 reason)
+{
+	static const char *const names[] = { DEFINE_RST_REASON(NAME, NO_NAME) };
+
+	return reason < ARRAY_SIZE(names) ? names[reason] : NULL;
+}
+
+/* Function and offset; nothing where the kernel has no name for the address, which it would print then. */
+u32 ravel_symbol(u64 address, char *name, u32 len)
+{
+	char text[KSYM_SYMBOL_LEN];
+	char *end;
+
+	sprint_symbol(text, address);
+	end = strchr(text, '/');
+	if (!end || !strncmp(text, "0x", 2))
+		return 0;
+	*end = 0;
+	return max(strscpy(name, text, len), 0);
+}
