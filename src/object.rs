@@ -29,6 +29,7 @@ pub(crate) mod layout;
 pub(crate) mod lineage;
 pub(crate) mod mm;
 pub(crate) mod netevent;
+pub(crate) mod netfilter;
 pub(crate) mod page;
 pub(crate) mod process;
 pub(crate) mod ring;

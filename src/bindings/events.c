@@ -2,6 +2,7 @@
 
 #include <linux/binfmts.h>
 #include <linux/bitops.h>
+#include <linux/cgroup.h>
 #include <linux/hrtimer.h>
 #include <linux/irq_work.h>
 #include <linux/pid.h>
@@ -81,6 +82,25 @@ void ravel_event_push(void *sink, struct ravel_event *event)
 	local_irq_restore(flags);
 }
 
+/* Whether current is in the cgroup that the sink is told of. */
+static bool in_cgroup(const void *sink)
+{
+	const struct ravel_net_filter *filter = ravel_sink_net_filter(sink);
+	bool is_in = true;
+
+	if (filter->cgroup) {
+		rcu_read_lock();
+		is_in = cgroup_is_descendant(task_dfl_cgroup(current), filter->cgroup);
+		rcu_read_unlock();
+	}
+	return is_in;
+}
+
+static bool wanted(const void *sink, u32 kind)
+{
+	return ravel_sink_wants(sink, kind, current->tgid) && in_cgroup(sink);
+}
+
 /* `parent`, as `task` in what follows, is current. The child is not yet awake. */
 static void probe_fork(void *sink, struct task_struct *parent, struct task_struct *child)
 {
@@ -88,7 +108,7 @@ static void probe_fork(void *sink, struct task_struct *parent, struct task_struc
 
 	if (child->tgid == parent->tgid)
 		return;
-	if (!ravel_sink_forked(sink, parent->tgid, child->tgid))
+	if (!ravel_sink_forked(sink, parent->tgid, child->tgid) || !in_cgroup(sink))
 		return;
 	fill(&event, RAVEL_EVENT_FORK);
 	event.part.lineage.child = child->tgid;
@@ -100,7 +120,7 @@ static void probe_exec(void *sink, struct task_struct *task, pid_t old_pid, stru
 {
 	struct ravel_event event;
 
-	if (!ravel_sink_wants(sink, RAVEL_EVENT_EXEC, task->tgid))
+	if (!wanted(sink, RAVEL_EVENT_EXEC))
 		return;
 	fill(&event, RAVEL_EVENT_EXEC);
 	event.part.lineage.file_cut = strscpy((char *)event.part.lineage.file, bprm->filename,
@@ -114,7 +134,7 @@ static void probe_exit(void *sink, struct task_struct *task, bool group_dead)
 	struct signal_struct *signal = task->signal;
 	struct ravel_event event;
 
-	if (!group_dead || !ravel_sink_wants(sink, RAVEL_EVENT_EXIT, task->tgid))
+	if (!group_dead || !wanted(sink, RAVEL_EVENT_EXIT))
 		return;
 	fill(&event, RAVEL_EVENT_EXIT);
 	event.part.lineage.status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code :

@@ -10,10 +10,12 @@
 
 #include <linux/types.h>
 
+struct cgroup;
 struct file;
 struct pid;
 struct poll_table_struct;
 struct ravel_waker;
+struct sock;
 
 /* Kinds of events; also bits of a sink's mask, by 1 << kind. */
 #define RAVEL_EVENT_FORK 0
@@ -112,6 +114,15 @@ struct ravel_event {
 	union ravel_part part;
 };
 
+/* Which sockets a sink is told of; what is 0 lets all pass. */
+struct ravel_net_filter {
+	struct sock *sock;	/* a reference is held, as on the next */
+	struct cgroup *cgroup;	/* or one below it */
+	u8 address[16];		/* of either end; IPv4 as IPv6 maps it */
+	u16 port;		/* likewise */
+	bool has_address;
+};
+
 struct ravel_function;
 
 /* A tracepoint of the kernel by its name; NULL if this kernel has none. May sleep. */
@@ -130,6 +141,14 @@ u64 ravel_function_missed(const struct ravel_function *function);
 
 /* Marks the processes that descend from `root`'s now, by their pids. */
 void ravel_mark_descendants(struct pid *root, unsigned long *pids, u32 bits);
+
+/* References for a filter. The cgroup is of version 2, by its id; NULL: there is none that the caller may see. */
+void ravel_sock_hold(struct sock *sk);
+void ravel_sock_put(struct sock *sk);
+bool ravel_has_sock_cgroups(void);
+struct cgroup *ravel_cgroup_get(u64 id);
+void ravel_cgroup_put(struct cgroup *cgroup);
+u64 ravel_cgroup_id(const struct cgroup *cgroup);
 
 u64 ravel_boot_ns(void);
 
@@ -153,6 +172,7 @@ void ravel_waker_wait(struct ravel_waker *waker, struct file *file, struct poll_
 /* Rust's. Interrupts are off in ravel_sink_push(). */
 bool ravel_sink_wants(const void *sink, u32 kind, u32 pid);
 bool ravel_sink_forked(const void *sink, u32 parent, u32 child);
+const struct ravel_net_filter *ravel_sink_net_filter(const void *sink);
 void ravel_sink_push(const void *sink, u32 cpu, struct ravel_event *event);
 void ravel_sink_missed(const void *sink);
 

@@ -7,6 +7,7 @@
  */
 
 #include <linux/bitfield.h>
+#include <linux/cgroup.h>
 #include <linux/file.h>
 #include <linux/filelock.h>
 #include <linux/ip.h>
@@ -195,6 +196,51 @@ static void copy_addresses(struct ravel_net *net, const void *local, const void 
 	memcpy(net->remote, remote, len);
 }
 
+/* An address as IPv6 has it. */
+static bool is_address(const struct ravel_net *net, const u8 *end, const u8 *wanted)
+{
+	static const u8 mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+	if (net->family == AF_INET)
+		return !memcmp(wanted, mapped, 12) && !memcmp(wanted + 12, end, 4);
+	return !memcmp(wanted, end, 16);
+}
+
+/* A socket refers to the cgroup in which it was made. */
+static bool is_in_cgroup(const struct sock *sk, struct cgroup *cgroup)
+{
+#ifdef CONFIG_SOCK_CGROUP_DATA
+	struct cgroup *its = sk->sk_cgrp_data.cgroup;
+
+	return its && cgroup_is_descendant(its, cgroup);
+#else
+	return false;
+#endif
+}
+
+/* `sk` is the event's socket, where it may be looked at; else NULL. */
+static bool passes(const void *sink, const struct ravel_net *net, const struct sock *sk)
+{
+	const struct ravel_net_filter *filter = ravel_sink_net_filter(sink);
+
+	if (filter->sock && net->sock != (unsigned long)filter->sock)
+		return false;
+	if (filter->port && (!(net->flags & RAVEL_NET_PORTS) ||
+			     (net->local_port != filter->port && net->remote_port != filter->port)))
+		return false;
+	if (filter->has_address && (!(net->flags & RAVEL_NET_ADDRESS) ||
+				    (!is_address(net, net->local, filter->address) &&
+				     !is_address(net, net->remote, filter->address))))
+		return false;
+	return !filter->cgroup || (sk && sk_fullsock(sk) && is_in_cgroup(sk, filter->cgroup));
+}
+
+static void push_if_wanted(void *sink, struct ravel_event *event, const struct sock *sk)
+{
+	if (passes(sink, &event->part.net, sk))
+		ravel_event_push(sink, event);
+}
+
 static void probe_tcp_state(void *sink, const struct sock *sk, const int old, const int new)
 {
 	struct ravel_event event;
@@ -203,7 +249,7 @@ static void probe_tcp_state(void *sink, const struct sock *sk, const int old, co
 	fill_sock(&event.part.net, sk);
 	event.part.net.old_state = old;
 	event.part.net.state = new;
-	ravel_event_push(sink, &event);
+	push_if_wanted(sink, &event, sk);
 }
 
 /* `sk` is NULL where nobody has the port, and `skb` where no packet led to it. */
@@ -225,7 +271,7 @@ static void probe_reset_sent(void *sink, const struct sock *sk, const struct sk_
 	event.part.net.flags |= RAVEL_NET_SENT;
 	event.part.net.reason = reason;
 	event.part.net.protocol = IPPROTO_TCP;
-	ravel_event_push(sink, &event);
+	push_if_wanted(sink, &event, sk);
 }
 
 static void probe_reset_received(void *sink, struct sock *sk)
@@ -234,7 +280,7 @@ static void probe_reset_received(void *sink, struct sock *sk)
 
 	begin(&event, RAVEL_EVENT_RESET);
 	fill_sock(&event.part.net, sk);
-	ravel_event_push(sink, &event);
+	push_if_wanted(sink, &event, sk);
 }
 
 /*
@@ -264,7 +310,7 @@ static void probe_drop(void *sink, struct sk_buff *skb, void *location, enum skb
 	net->reason = reason;
 	net->len = skb->len;
 	net->iif = skb->skb_iif;
-	ravel_event_push(sink, &event);
+	push_if_wanted(sink, &event, rx_sk && owner != rx_sk ? NULL : owner);
 }
 
 static void shut(void *sink, u32 kind, struct sock *sk, int how, u32 refs, u8 flags)
@@ -279,7 +325,7 @@ static void shut(void *sink, u32 kind, struct sock *sk, int how, u32 refs, u8 fl
 	event.part.net.how = how;
 	event.part.net.refs = refs;
 	event.part.net.flags |= flags;
-	ravel_event_push(sink, &event);
+	push_if_wanted(sink, &event, sk);
 }
 
 /* inet_shutdown(struct socket *, int), and that of unix sockets, which has the same type as every protocol's. */
@@ -408,6 +454,39 @@ int ravel_function_find(const char *name)
 u64 ravel_function_missed(const struct ravel_function *function)
 {
 	return READ_ONCE(function->probe.nmissed);
+}
+
+void ravel_sock_hold(struct sock *sk)
+{
+	sock_hold(sk);
+}
+
+void ravel_sock_put(struct sock *sk)
+{
+	sock_put(sk);
+}
+
+/* Whether sockets know their cgroup. */
+bool ravel_has_sock_cgroups(void)
+{
+	return IS_ENABLED(CONFIG_SOCK_CGROUP_DATA);
+}
+
+struct cgroup *ravel_cgroup_get(u64 id)
+{
+	struct cgroup *cgroup = cgroup_get_from_id(id);
+
+	return IS_ERR(cgroup) ? NULL : cgroup;
+}
+
+void ravel_cgroup_put(struct cgroup *cgroup)
+{
+	cgroup_put(cgroup);
+}
+
+u64 ravel_cgroup_id(const struct cgroup *cgroup)
+{
+	return cgroup_id(cgroup);
 }
 
 u32 ravel_drop_reason(u32 reason, char *name, u32 len)

@@ -2,7 +2,8 @@
 
 //! What is written to the files of streams, in words.
 
-use crate::object::{process::PID_MAX, source::Source};
+use crate::object::{netfilter::Wanted, process::PID_MAX, source::Source};
+use core::net::IpAddr;
 use kernel::{prelude::*, uaccess::UserSliceReader};
 
 /// The longest request, in bytes.
@@ -65,6 +66,8 @@ pub(super) struct Settings {
     /// The kinds of events, as bits.
     pub(super) kinds: u32,
     pub(super) who: Who,
+    /// Which sockets it is about.
+    pub(super) wanted: Wanted,
     /// How often an event is handed out at most.
     pub(super) attempts: u32,
 }
@@ -147,7 +150,8 @@ impl Request {
         self.buf[..self.len].split(|&b| b == b' ')
     }
 
-    /// `create NAME sources=SOURCE,... [bytes=N] [attempts=N] [pid=PID | tree=PID]`, or `remove NAME`.
+    /// `create NAME sources=SOURCE,... [bytes=N] [attempts=N] [pid=PID | tree=PID] [socket=PID:FD] [cgroup=ID]
+    /// [address=IP] [port=N]`, or `remove NAME`.
     pub(super) fn control(&self) -> Result<Control> {
         let mut words = self.words();
         let order = words.next().unwrap_or_default();
@@ -158,6 +162,7 @@ impl Request {
             _ => return Err(EINVAL),
         }
         let (mut kinds, mut bytes, mut attempts, mut who) = (None, None, None, None);
+        let mut wanted = Wanted::default();
         for word in words {
             match pair(word)? {
                 (b"sources", list) => once(&mut kinds, parse_sources(list)?)?,
@@ -165,15 +170,22 @@ impl Request {
                 (b"attempts", text) => once(&mut attempts, number(text, 1, 1000)?)?,
                 (b"pid", text) => once(&mut who, Who::One(pid(text)?))?,
                 (b"tree", text) => once(&mut who, Who::Tree(pid(text)?))?,
+                (b"socket", text) => once(&mut wanted.socket, descriptor(text)?)?,
+                (b"cgroup", text) => once(&mut wanted.cgroup, number(text, 1, u64::MAX)?)?,
+                (b"address", text) => once(&mut wanted.address, address(text)?)?,
+                (b"port", text) => once(&mut wanted.port, number(text, 1, 65535)? as u16)?,
                 _ => return Err(EINVAL),
             }
         }
         let kinds = kinds.ok_or(EINVAL)?;
-        // What happens to a socket is no process' doing.
-        let nameless = Source::ALL
-            .into_iter()
-            .any(|source| kinds >> source.kind() & 1 == 1 && !source.names_process());
-        if nameless && who.is_some() {
+        let any = |is: fn(Source) -> bool| {
+            let mut sources = Source::ALL.into_iter();
+            sources.any(|source| kinds >> source.kind() & 1 == 1 && is(source))
+        };
+        // What happens to a socket is no process' doing, and a process has no port.
+        if who.is_some() && any(|source| !source.names_process())
+            || wanted.names_socket() && any(|source| !source.is_of_network())
+        {
             return Err(EINVAL);
         }
         Ok(Control::Create(Settings {
@@ -181,6 +193,7 @@ impl Request {
             bytes: bytes.unwrap_or(1 << 20) as usize,
             kinds,
             who: who.unwrap_or(Who::All),
+            wanted,
             attempts: attempts.unwrap_or(3) as u32,
         }))
     }
@@ -262,6 +275,19 @@ fn parse_sources(list: &[u8]) -> Result<u32> {
 
 fn pid(text: &[u8]) -> Result<i32> {
     Ok(number(text, 1, PID_MAX as u64)? as i32)
+}
+
+fn descriptor(text: &[u8]) -> Result<(i32, u32)> {
+    let at = text.iter().position(|&b| b == b':').ok_or(EINVAL)?;
+    Ok((
+        pid(&text[..at])?,
+        number(&text[at + 1..], 0, i32::MAX as u64)? as u32,
+    ))
+}
+
+fn address(text: &[u8]) -> Result<IpAddr> {
+    let text = core::str::from_utf8(text).map_err(|_| EINVAL)?;
+    text.parse().map_err(|_| EINVAL)
 }
 
 fn sequence(text: Option<&[u8]>) -> Result<Option<u64>> {

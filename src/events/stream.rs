@@ -10,11 +10,12 @@ use super::{
 use crate::{
     object::{
         debugfs::PollWait,
+        netfilter::{self, NetFilter},
         process::Process,
         ring::{boot_ns, Filter, Gatherer, Loss, Pids, Sink, Taken, EVENT_SIZE},
         source::{Probes, Source},
     },
-    report::{gfp, text::Text, FORMAT},
+    report::{gfp, sockets::words, text::Text, FORMAT},
 };
 use core::mem::size_of;
 use kernel::{
@@ -131,7 +132,14 @@ impl Stream {
             acked: 0,
             cleared: 0,
         };
-        let sink = Arc::new(Sink::new(ring, settings.kinds, filter)?, gfp())?;
+        let of_network = Source::ALL
+            .into_iter()
+            .any(|source| source.is_of_network() && settings.kinds >> source.kind() & 1 == 1);
+        if settings.wanted.cgroup.is_some() && of_network && !netfilter::has_sock_cgroups() {
+            return Err(EOPNOTSUPP);
+        }
+        let net = NetFilter::new(&settings.wanted)?;
+        let sink = Arc::new(Sink::new(ring, settings.kinds, filter, net)?, gfp())?;
         let shared = sink.clone();
         let stream = Arc::pin_init(
             pin_init!(Self {
@@ -303,6 +311,12 @@ impl Stream {
     /// Writes its record in the list of streams.
     pub(super) fn tell(&self, text: &mut Text) -> Result {
         let missed = self.probes.lock().as_ref().map_or(0, Probes::missed);
+        let wanted = &self.settings.wanted;
+        let mut text_of_address = [0; 64];
+        let address = match wanted.address {
+            Some(address) => words::display(address, &mut text_of_address),
+            None => b"",
+        };
         self.with(|state, _| {
             let counts = state.store.counts();
             let (waiting, losing) = self.sink.waiting(&state.gatherer);
@@ -319,6 +333,10 @@ impl Stream {
                 .words("sources", sources.map(|source| source.name().as_bytes()))
                 .word("scope", scope)
                 .signed("pid", self.pid.into())
+                .id("socket", self.sink.net_filter().socket())
+                .number("cgroup", self.sink.net_filter().cgroup())
+                .string("address", address)
+                .number("port", wanted.port.unwrap_or(0).into())
                 .number("bytes", self.settings.bytes as u64)
                 .number("memory", self.memory as u64)
                 .number("events", state.seq + waiting + losing)

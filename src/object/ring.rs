@@ -15,7 +15,7 @@
 //! the reader changes the epoch; by the same waiting it knows when the writer has left the cell before. Until
 //! then nothing is put into the ring, so a loss has one place in it: `Cell::at`.
 
-use super::{gfp, waker::Waker};
+use super::{gfp, netfilter::NetFilter, waker::Waker};
 use crate::bindings;
 pub(crate) use crate::bindings::{
     ravel_event as Event, ravel_lineage as Lineage, ravel_net as NetPart,
@@ -295,6 +295,7 @@ pub(crate) struct Sink {
     /// The kinds that are asked for, as bits.
     kinds: u32,
     filter: Filter,
+    net: NetFilter,
     rings: KVec<Ring>,
     waker: Waker,
     /// Events that happened where none can be taken in.
@@ -303,7 +304,7 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// Rings of `size` events for each CPU that there can be.
-    pub(crate) fn new(size: usize, kinds: u32, filter: Filter) -> Result<Self> {
+    pub(crate) fn new(size: usize, kinds: u32, filter: Filter, net: NetFilter) -> Result<Self> {
         let cpus = nr_cpu_ids() as usize;
         let mut rings = KVec::with_capacity(cpus, gfp())?;
         for _ in 0..cpus {
@@ -312,6 +313,7 @@ impl Sink {
         Ok(Self {
             kinds,
             filter,
+            net,
             rings,
             waker: Waker::new()?,
             missed: Atomic::new(0),
@@ -326,6 +328,11 @@ impl Sink {
     /// Which processes it is told of.
     pub(crate) fn filter(&self) -> &Filter {
         &self.filter
+    }
+
+    /// Which sockets it is told of.
+    pub(crate) fn net_filter(&self) -> &NetFilter {
+        &self.net
     }
 
     /// What wakes its readers.
@@ -491,6 +498,17 @@ unsafe extern "C" fn ravel_sink_wants(sink: *const c_void, kind: u32, pid: u32) 
 unsafe extern "C" fn ravel_sink_forked(sink: *const c_void, parent: u32, child: u32) -> bool {
     // SAFETY: As above.
     unsafe { &*sink.cast::<Sink>() }.forked(parent, child)
+}
+
+/// # Safety
+///
+/// `sink` is a [`Sink`] that a probe was registered with.
+#[no_mangle]
+unsafe extern "C" fn ravel_sink_net_filter(
+    sink: *const c_void,
+) -> *const bindings::ravel_net_filter {
+    // SAFETY: As above.
+    unsafe { &*sink.cast::<Sink>() }.net.raw()
 }
 
 /// # Safety

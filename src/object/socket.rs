@@ -174,6 +174,11 @@ impl<'f> Socket<'f> {
         self.sk.as_ptr()
     }
 
+    /// Its address, to take a reference.
+    pub(super) fn as_non_null(&self) -> NonNull<bindings::sock> {
+        self.sk
+    }
+
     /// What can be said of it without its lock: `netns`, `family`, `type_`, `protocol`.
     pub(crate) fn ident(&self) -> SockState {
         let mut state = SockState::default();

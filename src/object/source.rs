@@ -167,6 +167,11 @@ impl Source {
         }
     }
 
+    /// Whether its events are about a socket or a packet.
+    pub(crate) fn is_of_network(self) -> bool {
+        !matches!(self, Self::Fork | Self::Exec | Self::Exit)
+    }
+
     /// Whether its events say which process did it. The others happen to a socket, whoever runs just then.
     pub(crate) fn names_process(self) -> bool {
         !matches!(self, Self::TcpState | Self::Reset | Self::Drop)

@@ -18,7 +18,13 @@ fn tell_id<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
 }
 
 /// One end of a connection, or of a packet's way.
-fn tell_end<'t>(line: Line<'t>, key: &'static str, net: &NetPart, end: &[u8; 16], port: u16) -> Line<'t> {
+fn tell_end<'t>(
+    line: Line<'t>,
+    key: &'static str,
+    net: &NetPart,
+    end: &[u8; 16],
+    port: u16,
+) -> Line<'t> {
     if !net.has(bindings::RAVEL_NET_ADDRESS) {
         return line.string(key, b"");
     }

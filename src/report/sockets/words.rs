@@ -28,7 +28,12 @@ pub(crate) fn tell_family(line: Line<'_>, family: u16) -> Line<'_> {
 }
 
 /// The protocol under a key; of an inet socket it has a name.
-pub(crate) fn tell_protocol<'t>(line: Line<'t>, key: &'static str, family: u16, protocol: u16) -> Line<'t> {
+pub(crate) fn tell_protocol<'t>(
+    line: Line<'t>,
+    key: &'static str,
+    family: u16,
+    protocol: u16,
+) -> Line<'t> {
     let family = u32::from(family);
     if family != bindings::AF_INET && family != bindings::AF_INET6 {
         return line.number(key, protocol.into());
@@ -94,13 +99,17 @@ fn address(family: u16, address: &[u8; 16]) -> IpAddr {
     }
 }
 
-fn tell_display<'t>(line: Line<'t>, key: &'static str, what: impl Display) -> Line<'t> {
-    let mut text = [0u8; 64];
-    let mut to = Formatter::new(&mut text);
+/// An address, with its port or without, as text.
+pub(crate) fn display(what: impl Display, text: &mut [u8; 64]) -> &[u8] {
+    let mut to = Formatter::new(text);
     // The longest address with its port has 58 bytes.
     let _ = core::write!(to, "{what}");
     let len = to.bytes_written();
-    line.string(key, &text[..len])
+    &text[..len]
+}
+
+fn tell_display<'t>(line: Line<'t>, key: &'static str, what: impl Display) -> Line<'t> {
+    line.string(key, display(what, &mut [0; 64]))
 }
 
 /// An address and a port.
@@ -115,6 +124,11 @@ pub(crate) fn tell_inet<'t>(
 }
 
 /// An address where there are no ports.
-pub(crate) fn tell_ip<'t>(line: Line<'t>, key: &'static str, family: u16, bytes: &[u8; 16]) -> Line<'t> {
+pub(crate) fn tell_ip<'t>(
+    line: Line<'t>,
+    key: &'static str,
+    family: u16,
+    bytes: &[u8; 16],
+) -> Line<'t> {
     tell_display(line, key, address(family, bytes))
 }

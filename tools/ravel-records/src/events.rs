@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::body::{Body, check};
 use crate::line::record;
 use crate::netevents::{Close, Dropped, Release, Reset, Shut, TcpState};
-use crate::{Error, FORMAT, Line, ReportName, Scope, Text};
+use crate::{Error, FORMAT, Id, Line, ReportName, Scope, Text};
 
 record! {
     /// A `fork` record: a process made another.
@@ -356,6 +356,14 @@ record! {
         scope: Scope,
         /// The process that `scope` is about, or 0.
         pid: u32,
+        /// The socket that it is about; none where that does not matter.
+        socket: Id,
+        /// The cgroup, by its id, or 0.
+        cgroup: u64,
+        /// The address of either end; empty where that does not matter.
+        address: Text,
+        /// The port of either end, or 0.
+        port: u16,
         /// Bytes asked for.
         bytes: u64,
         /// Bytes taken, the filter's too.

@@ -71,5 +71,6 @@ pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
 pub use waiters::{Signal, SocketWaiters, Waiter, WaitersReport, WaitersSummary};
 pub use words::{
     Agreement, Family, Fin, Holds, MemberState, PageKind, ProcessState, Protocol, QueueName,
-    Relation, ReportName, Role, Scope, Shutdown, SignalTo, SkState, SocketKind, SocketState, TcpTimer, WaitQueue, WaitsBy, Way,
+    Relation, ReportName, Role, Scope, Shutdown, SignalTo, SkState, SocketKind, SocketState,
+    TcpTimer, WaitQueue, WaitsBy, Way,
 };

@@ -2,7 +2,10 @@
 
 use ravel_records::{
     Agreement, AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Error, EtherType, Event,
-    FORMAT, Failed, Id, LineageReport, Linger, MemberState, Offset, PageKind, PageReport, ProcessState, Protocol, QueueName, Relation, Role, Scope, Shutdown, SignalTo, SkState, SkbsReport, SocketsReport, Sources, Streams, Tree, Version, WaitQueue, WaitersReport, WaitsBy, Way,
+    FORMAT, Failed, Id, LineageReport, Linger, MemberState, Offset, PageKind, PageReport,
+    ProcessState, Protocol, QueueName, Relation, Role, Scope, Shutdown, SignalTo, SkState,
+    SkbsReport, SocketsReport, Sources, Streams, Tree, Version, WaitQueue, WaitersReport, WaitsBy,
+    Way,
 };
 
 const ANON: &str = include_str!("samples/anon-bgsave-child.txt");

@@ -1,6 +1,9 @@
 //! The command line. `ravel.1` describes the same options, and a test compares the two.
 
+use std::fs;
+use std::net::IpAddr;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -233,6 +236,39 @@ pub struct Create {
     #[arg(long, value_name = "PID", conflicts_with = "pid")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub tree: Option<u32>,
+    /// Only events of the socket behind this descriptor
+    #[arg(long, value_name = "PID:FD", value_parser = descriptor)]
+    pub socket: Option<String>,
+    /// Only events of this cgroup (version 2: a directory, or an id) and those below
+    #[arg(long, value_parser = cgroup)]
+    pub cgroup: Option<u64>,
+    /// Only events with this address at either end
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Only events with this port at either end
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+}
+
+/// `PID:FD`, as it is written to the module.
+fn descriptor(text: &str) -> Result<String, String> {
+    let wrong = "wanted PID:FD, as in `812:7`";
+    let (pid, fd) = text.split_once(':').ok_or(wrong)?;
+    let pid: u32 = pid.parse().map_err(|_| wrong)?;
+    let fd: u32 = fd.parse().map_err(|_| wrong)?;
+    Ok(format!("{pid}:{fd}"))
+}
+
+/// A cgroup's id, which is the inode of its directory.
+fn cgroup(text: &str) -> Result<u64, String> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    match fs::metadata(text) {
+        Ok(found) if found.is_dir() => Ok(found.ino()),
+        Ok(_) => Err("not a directory".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A source of events.

@@ -26,7 +26,7 @@ pub fn run(command: &Events, client: &Client) -> Result<(), Failure> {
         }
         Events::Create(args) => client
             .control_streams(&request(args))
-            .map_err(|error| refused(&args.stream, error)),
+            .map_err(|error| not_made(args, error)),
         Events::Remove { stream } => client
             .control_streams(&format!("remove {stream}"))
             .map_err(|error| refused(stream, error)),
@@ -46,11 +46,19 @@ fn request(args: &Create) -> String {
         ("attempts", args.attempts.map(u64::from)),
         ("pid", args.pid.map(u64::from)),
         ("tree", args.tree.map(u64::from)),
+        ("cgroup", args.cgroup),
+        ("port", args.port.map(u64::from)),
     ];
     for (key, value) in terms {
         if let Some(value) = value {
             request += &format!(" {key}={value}");
         }
+    }
+    if let Some(socket) = &args.socket {
+        request += &format!(" socket={socket}");
+    }
+    if let Some(address) = args.address {
+        request += &format!(" address={address}");
     }
     request
 }
@@ -150,6 +158,48 @@ fn errno(error: &Error) -> Option<Errno> {
     }
 }
 
+/// Why a stream could not be made, where its filter has to do with it.
+fn not_made(args: &Create, error: Error) -> Failure {
+    let nameless = args.sources.iter().find(|source| {
+        use EventSource::{Drop, Reset, TcpState};
+        matches!(source, TcpState | Reset | Drop)
+    });
+    let of_process = args.sources.iter().find(|source| {
+        use EventSource::{Exec, Exit, Fork};
+        matches!(source, Fork | Exec | Exit)
+    });
+    let names_socket = args.socket.is_some() || args.address.is_some() || args.port.is_some();
+    let remedy = match (errno(&error), nameless, of_process) {
+        (Some(Errno::INVAL), Some(source), _) if args.pid.is_some() || args.tree.is_some() => {
+            Remedy::new(
+                format!(
+                    "the kernel does not say which process a {} is of",
+                    name(*source)
+                ),
+                "--socket PID:FD, --cgroup, --address or --port, or a stream of its own",
+            )
+        }
+        (Some(Errno::INVAL), _, Some(source)) if names_socket => Remedy::new(
+            format!("{} is about a process, not a socket", name(*source)),
+            "a stream of its own for it",
+        ),
+        (Some(Errno::BADF), ..) => Remedy::new(
+            "the process has no such descriptor",
+            "ravel sockets PID, for those it has",
+        ),
+        (Some(Errno::NOTSOCK), ..) => Remedy::new(
+            "this descriptor is no socket",
+            "ravel sockets PID, for those that are",
+        ),
+        (Some(Errno::NOENT), ..) if args.cgroup.is_some() => Remedy::new(
+            "there is no such cgroup of version 2",
+            "a directory below /sys/fs/cgroup, or where cgroup2 is mounted",
+        ),
+        _ => return refused(&args.stream, error),
+    };
+    Failure::Events(remedy)
+}
+
 /// Why a stream could not be made, read or removed.
 fn refused(stream: &str, error: Error) -> Failure {
     let machine = Machine::here();
@@ -219,6 +269,10 @@ mod tests {
                 "create jobs sources=exit,fork bytes=65536 attempts=9 tree=7",
             ),
             ("b --pid 12 --sources exec", "create b sources=exec pid=12"),
+            (
+                "n --sources tcp_state,drop --port 80 --address ::1 --socket 7:3 --cgroup 99",
+                "create n sources=tcp_state,drop cgroup=99 port=80 socket=7:3 address=::1",
+            ),
         ] {
             assert_eq!(of(words).as_deref(), Some(wanted), "{words}");
         }
@@ -228,6 +282,11 @@ mod tests {
             "a --sources fork --pid 1 --tree 1",
             "a --sources fork --bytes 1",
             "a --sources fork --attempts 0",
+            "a --sources drop --port 0",
+            "a --sources drop --port 65536",
+            "a --sources drop --address 10.0.0",
+            "a --sources drop --socket 7",
+            "a --sources drop --cgroup /proc/self/nothing",
             "--sources fork",
         ] {
             assert_eq!(of(words), None, "{words}");

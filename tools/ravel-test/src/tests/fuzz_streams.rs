@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 
@@ -42,6 +43,9 @@ enum Target {
     /// A file of a stream that was removed.
     Gone(usize),
 }
+
+/// What only the network's sources can be asked for with, as far as it is tried here.
+const FILTERS: [&str; 2] = ["address", "port"];
 
 /// What a line asks for.
 #[derive(Debug)]
@@ -97,7 +101,8 @@ impl Order {
             (Target::Streams, "create") => {
                 let (first, rest) = arguments.split_first()?;
                 let name = name(first)?;
-                let pairs = pairs(rest, &["sources", "bytes", "attempts", "pid", "tree"])?;
+                let keys = ["sources", "bytes", "attempts", "pid", "tree"];
+                let pairs = pairs(rest, &[&keys[..], &FILTERS].concat())?;
                 let wanted: Vec<&str> = pairs.get("sources")?.split(',').collect();
                 let known = wanted.iter().all(|w| sources.iter().any(|s| s == w));
                 let once = wanted.iter().collect::<BTreeSet<_>>().len() == wanted.len();
@@ -106,6 +111,18 @@ impl Order {
                 optional(pairs.get("attempts"), 1, 1000)?;
                 if !known || !once || who.iter().flatten().count() > 1 {
                     return None;
+                }
+                // Processes have no ports, and the network's doings no process.
+                let any = |names: &[&str]| wanted.iter().any(|source| names.contains(source));
+                let of_sockets = FILTERS.iter().any(|key| pairs.contains_key(key));
+                if who.iter().any(Option::is_some) && any(&["tcp_state", "reset", "drop"])
+                    || of_sockets && any(&["fork", "exec", "exit"])
+                {
+                    return None;
+                }
+                optional(pairs.get("port"), 1, 65535)?;
+                if let Some(address) = pairs.get("address") {
+                    address.parse::<IpAddr>().ok()?;
                 }
                 let pid = optional(who.into_iter().flatten().next(), 1, LAST_PID)?;
                 Some(Self::Create { name, pid })
@@ -403,6 +420,16 @@ fn create(random: &mut Random, name: &str, model: &Model, pids: &[u64]) -> Strin
                 "attempts={}",
                 random.pick(&["1", "1000", "1001", "0", "+3", "3"])
             ),
+            8 if random.one_in(2) => (*random.pick(&[
+                "port=80",
+                "port=0",
+                "port=65536",
+                "address=127.0.0.1",
+                "address=::1",
+                "address=1.2.3",
+                "address=",
+            ]))
+            .to_owned(),
             8 => format!("{}={}", random.pick(&["pid", "tree"]), random.pick(pids)),
             _ => {
                 (*random.pick(&["pid=", "tree=0", "tree=4194305", "=", "x", "pid", ""])).to_owned()

@@ -36,6 +36,7 @@ mod lifecycle;
 mod lineage;
 mod names;
 mod netevents;
+mod netfilters;
 mod page;
 mod peers;
 mod privilege;
@@ -92,6 +93,7 @@ pub const ALL: &[&[Test]] = &[
     events_poll::TESTS,
     events_cli::TESTS,
     netevents::TESTS,
+    netfilters::TESTS,
     closings::TESTS,
     cli::TESTS,
     concurrency::TESTS,

@@ -5,7 +5,7 @@ mod net;
 use std::fmt::Write;
 
 use comfy_table::Cell;
-use ravel_records::{Event, Scope, Stream, Streams};
+use ravel_records::{Event, Id, Scope, Stream, Streams};
 
 use super::table::{Column, bad, dim, note, number, table};
 use crate::screen::{BAD, DIM, NAME, NOTE, STRONG, Screen, count, plain, size};
@@ -46,16 +46,39 @@ pub fn list(streams: &Streams, screen: &Screen) -> String {
     text
 }
 
+/// What its events have to be of; empty for anything.
+fn whose(stream: &Stream) -> String {
+    let mut parts = Vec::new();
+    match stream.scope {
+        Scope::All => {}
+        Scope::Tree => parts.push(format!("{} and below", stream.pid)),
+        _ => parts.push(stream.pid.to_string()),
+    }
+    if stream.socket != Id::NONE {
+        parts.push(format!("socket {}", stream.socket));
+    }
+    if stream.cgroup != 0 {
+        parts.push(format!("cgroup {}", stream.cgroup));
+    }
+    let address = plain(&stream.address);
+    if !address.is_empty() {
+        parts.push(address);
+    }
+    if stream.port != 0 {
+        parts.push(format!("port {}", stream.port));
+    }
+    parts.join(", ")
+}
+
 /// What is lost stands in the stream; what is missed, nowhere.
 fn lost(stream: &Stream) -> u64 {
     stream.lost + stream.missed
 }
 
 fn row(stream: &Stream) -> Vec<Cell> {
-    let whose = match stream.scope {
-        Scope::All => dim("all"),
-        Scope::Tree => Cell::new(format!("{} and below", stream.pid)),
-        _ => Cell::new(stream.pid),
+    let whose = match whose(stream) {
+        all if all.is_empty() => dim("all"),
+        whose => Cell::new(whose),
     };
     let marked = |value: u64, mark: fn(u64) -> Cell| match value {
         0 => dim(0),
