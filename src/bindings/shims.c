@@ -167,6 +167,11 @@ int ravel_mmap_read_lock_killable(struct mm_struct *mm)
 	return mmap_read_lock_killable(mm);
 }
 
+bool ravel_mmap_is_contended(struct mm_struct *mm)
+{
+	return mmap_lock_is_contended(mm);
+}
+
 /* Pairs with the smp_store_release() in __anon_vma_prepare(). */
 struct anon_vma *ravel_vma_anon_vma(const struct vm_area_struct *vma)
 {

@@ -87,9 +87,15 @@ impl<'a> MmapGuard<'a> {
         })
     }
 
-    /// Whether it is held for so long that it should be dropped soon.
-    pub(crate) fn is_long(&self) -> bool {
-        self.hold.is_long()
+    /// Whether somebody waits for it: then it should be dropped soon.
+    pub(crate) fn is_contended(&self) -> bool {
+        // SAFETY: `mm` is a reference. Who waits is looked at without a lock: a hint.
+        unsafe { bindings::ravel_mmap_is_contended(self.mm.as_raw()) }
+    }
+
+    /// Whether it should be dropped soon, because it is held for long, too.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.is_contended() || self.hold.is_long()
     }
 
     /// The first VMA that ends above `address`.

@@ -194,7 +194,7 @@ impl Walk {
                 self.most = (self.most * 2).min(CHUNK_PAGES);
                 return Ok(Step::More);
             }
-            if lock.is_long() {
+            if lock.is_wanted() {
                 return Ok(Step::More);
             }
         }

@@ -135,7 +135,7 @@ impl<R: VmaReport> Chunk<'_, R> {
 
     /// Whether another piece of page tables may be read in this hold of `mmap_lock`.
     fn has_time(&self) -> bool {
-        self.pieces == 0 || (self.pieces < CHUNK_PIECES && !self.lock.is_long())
+        self.pieces == 0 || (self.pieces < CHUNK_PIECES && !self.lock.is_wanted())
     }
 
     /// The same, and counts it.
@@ -220,7 +220,7 @@ impl<R: VmaReport> Walk<R> {
             items: &mut self.items,
             pieces: 0,
         };
-        for _ in 0..CHUNK_VMAS {
+        for passed in 0..CHUNK_VMAS {
             let (head, vma) = if let Some(head) = self.at_hand.take() {
                 let vma = lock.find_vma(head.start);
                 let vma = vma.filter(|vma| vma.start() == head.start && R::is_same(&head, vma));
@@ -232,7 +232,9 @@ impl<R: VmaReport> Walk<R> {
                     return Ok(Step::Done);
                 };
                 let names = self.names.len();
-                if chunk.room() < R::ROOM || names >= CHUNK_NAMES || !chunk.has_time() {
+                // One VMA is passed in any case, so that the walk comes to its end.
+                let wanted = passed > 0 && lock.is_contended();
+                if chunk.room() < R::ROOM || names >= CHUNK_NAMES || wanted || !chunk.has_time() {
                     return Ok(Step::More);
                 }
                 self.next = vma.end();
