@@ -237,6 +237,8 @@ impl<R: VmaReport> Walk<R> {
                 if chunk.room() < R::ROOM || names >= CHUNK_NAMES || wanted || !chunk.has_time() {
                     return Ok(Step::More);
                 }
+                // It was merged with what was told before this chunk.
+                let merged = vma.start() < self.next;
                 self.next = vma.end();
                 chunk.walked.vmas += 1;
                 if !report.wants(vma) {
@@ -250,6 +252,7 @@ impl<R: VmaReport> Walk<R> {
                     name: names..self.names.len(),
                 };
                 report.begin(vma, &head, &mut chunk)?;
+                chunk.walked.moved += u64::from(merged);
                 (head, Some(vma))
             };
             if let Some(vma) = vma {
