@@ -27,7 +27,41 @@ pub(crate) struct Text {
 
 const PART: usize = 256;
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+/// Copies a slice of the same length, mostly of a few bytes, for which a call of memcpy() is long.
+#[inline(always)]
+fn copy_few(to: &mut [u8], from: &[u8]) {
+    /// In two pieces, which may overlap.
+    #[inline(always)]
+    fn pieces<const N: usize>(to: &mut [u8], from: &[u8]) {
+        if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk()) {
+            *to = *from;
+        }
+        if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk()) {
+            *to = *from;
+        }
+    }
+    match from.len() {
+        0..2 => pieces::<1>(to, from),
+        2..4 => pieces::<2>(to, from),
+        4..8 => pieces::<4>(to, from),
+        8..17 => pieces::<8>(to, from),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// The hexadecimal digits of a number, all at once: a nibble for each byte of a word.
+#[inline]
+fn eight_digits(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut word = u64::from(number);
+    word = (word | word << 16) & 0x0000_ffff_0000_ffff;
+    word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
+    word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 6 more carries into the next nibble where it is a letter.
+    let letters = (word + 6 * ONES) >> 4 & ONES;
+    const TO_LETTER: u64 = (b'a' - b'9' - 1) as u64;
+    (word + u64::from(b'0') * ONES + letters * TO_LETTER).to_be_bytes()
+}
 
 impl Default for Text {
     fn default() -> Self {
@@ -130,10 +164,30 @@ impl Line<'_> {
             .and_then(|free| free.get_mut(..bytes.len()))
         {
             Some(free) => {
-                free.copy_from_slice(bytes);
+                copy_few(free, bytes);
                 *filled += bytes.len();
             }
             None => self.push_long(bytes),
+        }
+    }
+
+    /// `key`, with what stands around it.
+    #[inline]
+    fn push_key(&mut self, key: &[u8]) {
+        let Text { part, filled, .. } = &mut *self.text;
+        let free = part.get_mut(*filled..);
+        match free.and_then(|free| free.get_mut(..key.len() + 2)) {
+            Some([space, free @ .., equals]) => {
+                *space = b' ';
+                copy_few(free, key);
+                *equals = b'=';
+                *filled += key.len() + 2;
+            }
+            _ => {
+                self.push(b" ");
+                self.push(key);
+                self.push(b"=");
+            }
         }
     }
 
@@ -174,9 +228,7 @@ impl Line<'_> {
             }
             return true;
         }
-        self.push(b" ");
-        self.push(key.as_bytes());
-        self.push(b"=");
+        self.push_key(key.as_bytes());
         false
     }
 
@@ -198,11 +250,10 @@ impl Line<'_> {
     fn hexadecimal(&mut self, number: u64, least: u32) {
         let needed = (u64::BITS - number.leading_zeros()).div_ceil(4);
         let count = needed.max(least) as usize;
-        let mut digits = [b'0'; 16];
-        for (at, digit) in digits[..count].iter_mut().rev().enumerate() {
-            *digit = HEX[(number >> (4 * at) & 0xf) as usize];
-        }
-        self.push(&digits[..count]);
+        let mut digits = [0; 16];
+        digits[..8].copy_from_slice(&eight_digits((number >> 32) as u32));
+        digits[8..].copy_from_slice(&eight_digits(number as u32));
+        self.push(&digits[16 - count..]);
     }
 
     /// A number that is not negative.
