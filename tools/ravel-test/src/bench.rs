@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Measurements beside each other in one run: what is told are ratios, since seconds are the machine's.
 //!
-//! `ravel-test --bench flat` is for a VM whose clock counts instructions, `ravel-test --bench beside` for any.
+//! `ravel-test --bench flat` (of which `events` is a part) is for a VM whose clock counts instructions,
+//! `ravel-test --bench beside` for any.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,6 +15,7 @@ use crate::module;
 use crate::sys::{self, Pid};
 
 mod beside;
+mod events;
 mod flat;
 mod walk;
 
@@ -24,14 +26,18 @@ pub fn run(words: &[&str]) -> Result<()> {
         module::insert()?;
     }
     match words {
-        ["flat"] => flat::run(),
+        ["flat"] => {
+            flat::run()?;
+            events::run()
+        }
+        ["events"] => events::run(),
         ["beside"] => {
             walk::quiet()?;
             walk::moving()?;
             beside::shared_memory()?;
             beside::target()
         }
-        _ => bail!("usage: ravel-test --bench flat|beside"),
+        _ => bail!("usage: ravel-test --bench flat|events|beside"),
     }
 }
 
