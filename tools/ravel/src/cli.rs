@@ -45,8 +45,7 @@ pub enum Command {
     /// Show what one reverse-mapping walk costs, now and under the designs before
     Cost(Cost),
     /// Make streams of what happens to processes, and read them
-    #[command(subcommand)]
-    Events(Events),
+    Events(EventsArgs),
     /// Draw the VMAs, anon_vmas and links of a process and its relatives
     Graph(Graph),
     /// Show everyone who holds an open file: close() ends it only where nobody else does
@@ -194,6 +193,23 @@ pub struct Cost {
 }
 
 /// `ravel events`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct EventsArgs {
+    /// What to do with streams.
+    #[command(subcommand)]
+    pub command: Option<Events>,
+    /// Read this stream, as `ravel events read` does
+    #[arg(long)]
+    pub stream: Option<String>,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// Print what a spool has, each record once
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["stream", "spool", "count", "no_wait", "lease"])]
+    pub read: Option<PathBuf>,
+}
+
+/// What is done to streams.
 #[derive(Debug, Subcommand)]
 pub enum Events {
     /// List the streams and what is in them
@@ -300,16 +316,26 @@ pub enum EventSource {
 pub struct Read {
     /// The stream
     pub stream: String,
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// How a stream is read.
+#[derive(Debug, Args)]
+pub struct Reading {
     /// Print each record as a JSON document on a line of its own
     #[arg(long)]
     pub json: bool,
+    /// Write the records to files in this folder, in place of printing them
+    #[arg(long, value_name = "DIR", conflicts_with = "json")]
+    pub spool: Option<PathBuf>,
     /// End after that many records, in place of reading for ever
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// End when nothing is ready
     #[arg(long)]
     pub no_wait: bool,
-    /// Seconds to print a batch in, before another reader gets it
+    /// Seconds to be done with a batch in, before another reader gets it
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub lease: u32,
 }

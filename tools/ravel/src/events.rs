@@ -1,6 +1,8 @@
 //! `ravel events`: streams are made, read and removed here.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use ravel_records::client::Client;
 use ravel_records::{Error, Event, Reader};
@@ -8,14 +10,33 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::Failure;
-use crate::cli::{Create, EventSource, Events, Failed, Read};
+use crate::cli::{Create, EventSource, Events, EventsArgs, Failed, Reading};
 use crate::machine::Machine;
 use crate::remedy::{Remedy, explain};
 use crate::screen::Screen;
+use crate::spool::writer::Writer;
+use crate::stop::Stop;
 use crate::view;
 
+mod spooled;
+
 /// Does what the command says.
-pub fn run(command: &Events, client: &Client) -> Result<(), Failure> {
+pub fn run(args: &EventsArgs, client: &Client) -> Result<(), Failure> {
+    match (&args.command, &args.stream, &args.read) {
+        (Some(command), ..) => manage(command, client),
+        (_, Some(stream), _) => read(stream, &args.reading, client),
+        (.., Some(folder)) => spooled::print(folder, args.reading.json),
+        (None, None, None) => {
+            let text = "neither a stream nor a spool is named";
+            Err(Failure::Events(Remedy::new(
+                text,
+                "--stream STREAM, or --read DIR",
+            )))
+        }
+    }
+}
+
+fn manage(command: &Events, client: &Client) -> Result<(), Failure> {
     match command {
         Events::List { json } => {
             let streams = client.streams()?;
@@ -33,7 +54,7 @@ pub fn run(command: &Events, client: &Client) -> Result<(), Failure> {
         Events::Failed(args) => {
             failed(args, client).map_err(|error| refused(&args.stream, error))?
         }
-        Events::Read(args) => read(args, client),
+        Events::Read(args) => read(&args.stream, &args.reading, client),
     }
 }
 
@@ -96,39 +117,98 @@ fn failed(args: &Failed, client: &Client) -> Result<Result<(), Failure>, Error> 
     Ok(Ok(()))
 }
 
-/// Prints batch after batch. A batch is acknowledged once all of it has gone out: where that fails, or we
-/// are killed, it will be printed by the next reader.
-fn read(args: &Read, client: &Client) -> Result<(), Failure> {
-    let broken = |error| refused(&args.stream, error);
-    let mut reader = client.events(&args.stream).map_err(broken)?;
+/// Where the records of a stream go.
+enum Sink {
+    Lines,
+    Json,
+    /// To files; this program ends once it has acknowledged what is in them.
+    Spool(Box<Writer>, Stop),
+}
+
+impl Sink {
+    fn of(stream: &str, args: &Reading) -> Result<Self, Failure> {
+        Ok(match (&args.spool, args.json) {
+            (Some(folder), _) => {
+                let spool = spooled::open(folder, stream)?;
+                Self::Spool(Box::new(spool), Stop::listen().map_err(Failure::Output)?)
+            }
+            (None, true) => Self::Json,
+            (None, false) => Self::Lines,
+        })
+    }
+
+    fn take(&mut self, events: &[Event]) -> Result<(), Failure> {
+        match self {
+            Self::Lines => crate::print(&view::events::lines(events)),
+            Self::Json => crate::write(&json_lines(events)?),
+            Self::Spool(spool, _) => spooled::append(spool, events),
+        }
+    }
+
+    fn asked_to_stop(&self) -> bool {
+        matches!(self, Self::Spool(_, stop) if stop.asked() > 0)
+    }
+
+    fn wait(&self, reader: &Reader) -> io::Result<()> {
+        match self {
+            Self::Spool(_, stop) => stop.wait(Some(reader.as_fd()), Some(FAILED_AGAIN)),
+            _ => wait(reader),
+        }
+    }
+}
+
+/// How long to wait before looking again at what has failed.
+pub const FAILED_AGAIN: Duration = Duration::from_secs(10);
+
+/// Hands on batch after batch. A batch is acknowledged once all of it has gone out: where that fails, or we
+/// are killed, it will go out by the next reader.
+fn read(stream: &str, args: &Reading, client: &Client) -> Result<(), Failure> {
+    let broken = |error| refused(stream, error);
+    let mut reader = client.events(stream).map_err(broken)?;
+    let mut sink = Sink::of(stream, args)?;
     let mut left = args.count.unwrap_or(u64::MAX);
-    while left > 0 {
+    while left > 0 && !sink.asked_to_stop() {
         let most = left.min(256);
         let terms = format!("events={most} ms={}", u64::from(args.lease) * 1000);
         reader.terms(&terms).map_err(broken)?;
         let Some(batch) = reader.batch().map_err(broken)? else {
+            // To write records down is no work that a record could make fail: those that have were with
+            // readers that were killed.
+            if args.spool.is_some() && again(client, stream).map_err(broken)? {
+                continue;
+            }
             if args.no_wait {
                 break;
             }
-            wait(&reader).map_err(Failure::Output)?;
+            sink.wait(&reader).map_err(Failure::Output)?;
             continue;
         };
-        match args.json {
-            true => crate::write(&json_lines(&batch.events)?)?,
-            false => crate::print(&view::events::lines(&batch.events))?,
-        }
+        sink.take(&batch.events)?;
         match reader.acknowledge(None) {
             Ok(()) => {}
-            Err(error) if errno(&error) == Some(Errno::STALE) => {
-                let text =
-                    "a batch was printed after its deadline: another reader may print it, too";
-                let _ = writeln!(anstream::stderr(), "ravel: {text}\n  try: a longer --lease");
-            }
+            Err(error) if errno(&error) == Some(Errno::STALE) => late(),
             Err(error) => return Err(broken(error)),
         }
         left -= batch.events.len() as u64;
     }
     Ok(())
+}
+
+/// Says that a batch could not be acknowledged any more.
+pub fn late() {
+    let text = "a batch went out after its deadline: another reader may hand it on, too";
+    let _ = writeln!(anstream::stderr(), "ravel: {text}\n  try: a longer --lease");
+}
+
+/// Has what failed handed out again: whether there was anything.
+pub fn again(client: &Client, stream: &str) -> Result<bool, Error> {
+    let streams = client.streams()?.streams;
+    let failed = |of: &ravel_records::Stream| of.name == stream && of.failed > 0;
+    if !streams.iter().any(failed) {
+        return Ok(false);
+    }
+    client.mend(stream, "replay")?;
+    Ok(true)
 }
 
 fn wait(reader: &Reader) -> io::Result<()> {
@@ -151,7 +231,7 @@ fn json_lines(events: &[Event]) -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-fn errno(error: &Error) -> Option<Errno> {
+pub fn errno(error: &Error) -> Option<Errno> {
     match error {
         Error::Io { source, .. } => Errno::from_io_error(source),
         _ => None,
@@ -201,7 +281,7 @@ fn not_made(args: &Create, error: Error) -> Failure {
 }
 
 /// Why a stream could not be made, read or removed.
-fn refused(stream: &str, error: Error) -> Failure {
+pub fn refused(stream: &str, error: Error) -> Failure {
     let machine = Machine::here();
     let none = || {
         Remedy::new(
@@ -258,7 +338,10 @@ mod tests {
                 .into_iter()
                 .chain(words.split(' '));
             match Cli::try_parse_from(words).ok()?.command? {
-                Command::Events(Events::Create(args)) => Some(request(&args)),
+                Command::Events(args) => match args.command? {
+                    Events::Create(args) => Some(request(&args)),
+                    _ => None,
+                },
                 _ => None,
             }
         };

@@ -8,8 +8,11 @@ mod events;
 mod family;
 mod graph;
 mod machine;
+mod origin;
 mod remedy;
 mod screen;
+mod spool;
+mod stop;
 mod sweep;
 mod view;
 mod who;
@@ -38,7 +41,7 @@ use sweep::Sweep;
 enum Failure {
     /// The module, or the text read, gave no report.
     Report(Error),
-    /// A stream could not be made, read or removed.
+    /// What is said with what mends it: a stream or a spool is not as it should be.
     Events(remedy::Remedy),
     /// A saved report could not be read.
     Input(String, io::Error),

@@ -48,6 +48,7 @@ mod sharers;
 mod shutdown;
 mod skbs;
 mod sockets;
+mod spool;
 mod storm;
 mod verdict;
 mod waiters;
@@ -95,6 +96,7 @@ pub const ALL: &[&[Test]] = &[
     netevents::TESTS,
     netfilters::TESTS,
     closings::TESTS,
+    spool::TESTS,
     cli::TESTS,
     concurrency::TESTS,
     lifecycle::TESTS,
