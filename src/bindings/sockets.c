@@ -56,6 +56,7 @@ void ravel_sock_ident(struct sock *sk, struct ravel_sock *out)
 		.timer_ms = RAVEL_NO_TIMER,
 		.ack_ms = RAVEL_NO_TIMER,
 		.keepalive_ms = RAVEL_NO_TIMER,
+		.silent_ms = RAVEL_NO_TIMER,
 	};
 }
 
@@ -164,6 +165,9 @@ static void snapshot_tcp(struct sock *sk, struct ravel_sock *out)
 		out->requests = inet_csk_reqsk_queue_len(sk);
 		return;
 	}
+	/* connect() sets it, too; it stays 0 in what never was a connection. */
+	if (tp->rcv_tstamp)
+		out->silent_ms = jiffies_to_msecs(tcp_jiffies32 - tp->rcv_tstamp);
 	out->inq = tcp_inq(sk);
 	out->rx_packets = skb_queue_len(&sk->sk_receive_queue);
 	out->unread = tcp_unread(sk);

@@ -95,6 +95,7 @@ struct ravel_sock {
 	s64 ack_ms;
 	s64 keepalive_ms;
 	s64 fin_timeout_ms;	/* -1: none, but a reset */
+	s64 silent_ms;		/* since the last acknowledgement; -1: there was none */
 	struct ravel_peer peer;
 	u8 last;
 };

@@ -112,7 +112,8 @@ fn tell_tcp<'t>(line: Line<'t>, state: &SockState) -> Line<'t> {
     let line = tell_timer(line, "timer_ms", state.timer_ms);
     let line = tell_timer(line, "ack_ms", state.ack_ms);
     let line = tell_timer(line, "keepalive_ms", state.keepalive_ms);
-    tell_timer(line, "fin_timeout_ms", state.fin_timeout_ms)
+    let line = tell_timer(line, "fin_timeout_ms", state.fin_timeout_ms);
+    tell_timer(line, "silent_ms", state.silent_ms)
 }
 
 impl Seen {

@@ -157,6 +157,8 @@ record! {
         keepalive_ms: Timer,
         /// Milliseconds that FIN_WAIT2 lasts once nobody has the socket; off: it is reset at once.
         fin_timeout_ms: Timer,
+        /// Milliseconds since the peer's last packet with an acknowledgement; off: there was none.
+        silent_ms: Timer,
     }
 }
 

@@ -11,7 +11,7 @@ fn report(changes: &[(&str, &str)]) -> SocketsReport {
         soft_err=0 rx_bytes=0 rx_packets=0 unread=0 tx_bytes=0 tx_packets=0 wmem=0 inq=0 outq=0 \
         backlog=0 peer=0000000000000000 fin=none fin_received=0 unsent=0 unacked=0 window=65536 \
         cwnd=10 in_flight=0 requests=0 retransmits=0 probes=0 backoff=0 timer=none timer_ms=off \
-        ack_ms=off keepalive_ms=off fin_timeout_ms=60000"
+        ack_ms=off keepalive_ms=off fin_timeout_ms=60000 silent_ms=200"
         .to_owned();
     for (key, value) in changes {
         let start = socket.find(&format!(" {key}=")).expect(key) + key.len() + 2;

@@ -47,7 +47,16 @@ fn agreed(fd: &impl AsRawFd) -> Result<SocketDetail> {
         }
         let word =
             |at: usize| u32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
+        let silent = [silent_ms(&before)?, silent_ms(&detail)?];
         let tcp = tcp(&detail)?;
+        if silent[0] > silent[1] {
+            continue;
+        }
+        let last = u64::from(word(56));
+        check!(
+            (silent[0]..=silent[1]).contains(&last),
+            "silent for {silent:?} ms, for {last} by tcpi_last_ack_recv"
+        );
         let (unacked, sacked, lost, retrans) = (word(24), word(28), word(32), word(36));
         check_eq!(
             tcp.in_flight,
@@ -80,7 +89,21 @@ fn agreed(fd: &impl AsRawFd) -> Result<SocketDetail> {
     bail!("descriptor {} does not stand still", fd.as_raw_fd())
 }
 
+/// For how long a connection has heard nothing of its peer.
+fn silent_ms(detail: &SocketDetail) -> Result<u64> {
+    match tcp(detail)?.silent_ms {
+        Timer::Ms(ms) => Ok(ms),
+        Timer::Off => bail!("it was never heard of: {detail:?}"),
+    }
+}
+
 fn numbers_are_those_of_tcp_info() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let fresh = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+    for fd in [listener.as_raw_fd(), fresh.as_raw_fd()] {
+        let told = tcp(&own_socket(&fd)?.1)?.silent_ms;
+        check_eq!(told, Timer::Off, "silence of no connection");
+    }
     let (mut one, mut two) = pair()?;
     check_eq!(tcp(&agreed(&one)?)?.unsent, 0, "unsent of a fresh one");
     one.write_all(&[1; 3000])?;

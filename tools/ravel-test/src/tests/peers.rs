@@ -53,6 +53,7 @@ pub fn still(detail: &SocketDetail) -> SocketDetail {
     let mut still = detail.clone();
     if let Some(tcp) = &mut still.tcp {
         (tcp.timer_ms, tcp.ack_ms, tcp.keepalive_ms) = (Timer::Off, Timer::Off, Timer::Off);
+        tcp.silent_ms = Timer::Off;
         (tcp.timer, tcp.probes, tcp.backoff, tcp.retransmits) = (TcpTimer::None, 0, 0, 0);
     }
     still
