@@ -52,6 +52,8 @@ pub enum Command {
     Sharers(Sharers),
     /// Show everyone on the machine who holds a socket, and who has its other end
     Who(Who),
+    /// List the connections that are half closed or do not end, worst first, and whose doing that is
+    Stuck(Stuck),
     /// Say what is missing on this machine, item by item, and how to mend it
     Doctor,
     /// Print the versions of this program and of the module
@@ -134,6 +136,24 @@ pub struct Who {
     /// PORT or ADDRESS:PORT that it is bound to, inode:NUMBER, or a unix socket's path (@NAME: abstract)
     #[arg(value_name = "SOCKET")]
     pub socket: Wanted,
+    /// Look in reports `sockets` that were saved, one behind the other, `-` for stdin
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Print one JSON document, with the keys of the report format
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ravel stuck`.
+#[derive(Debug, Args)]
+pub struct Stuck {
+    /// Show every connection, not the first 4 of each process and kind
+    #[arg(long)]
+    pub all: bool,
+    /// Look twice, so many seconds apart, and show what stood still in between
+    #[arg(long, value_name = "SECONDS", conflicts_with = "from")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub over: Option<u64>,
     /// Look in reports `sockets` that were saved, one behind the other, `-` for stdin
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! `ravel`: shows what the ravel kernel module reads of a process, to people and as JSON.
 
 mod cli;
+mod connections;
 mod cost;
 mod doctor;
 mod epoll;
@@ -13,6 +14,7 @@ mod remedy;
 mod screen;
 mod spool;
 mod stop;
+mod stuck;
 mod sweep;
 mod view;
 mod who;
@@ -21,6 +23,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -215,6 +218,13 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
             print(&view::who::draw(&args.socket.to_string(), &answer))?;
         }
+        Command::Stuck(args) => {
+            let answer = stuck(&client, &args)?;
+            if args.json {
+                return json(&view::stuck::Explained::of(&answer));
+            }
+            print(&view::stuck::draw(&answer, args.all))?;
+        }
         Command::Doctor => {
             let items = doctor::examine(&Machine::here(), &client);
             print(&doctor::draw(&items))?;
@@ -278,6 +288,21 @@ fn graph(client: &Client, args: &cli::Graph) -> Result<(), Failure> {
     let shown = args.output.path.display().to_string();
     fs::write(&args.output.path, text).map_err(|error| Failure::File(shown.clone(), error))?;
     print(&format!("{shown}: {}\n", graph.title))
+}
+
+/// What is stuck on the machine now, or was when the reports were saved.
+fn stuck(client: &Client, args: &cli::Stuck) -> Result<stuck::Answer, Failure> {
+    if args.from.is_some() {
+        let sweep = Sweep::parse(&named(args.from.as_deref())?)?;
+        return Ok(stuck::find(&sweep, &[], None)?);
+    }
+    let mut answer = stuck::ask(client)?;
+    if let Some(seconds) = args.over {
+        std::thread::sleep(Duration::from_secs(seconds));
+        let earlier = std::mem::replace(&mut answer, stuck::ask(client)?);
+        answer.keep_still(&earlier);
+    }
+    Ok(answer)
 }
 
 /// The text of a report `page`, likewise.

@@ -9,6 +9,7 @@ mod remarks;
 pub mod sharers;
 pub mod skbs;
 pub mod sockets;
+pub mod stuck;
 mod table;
 pub mod tree;
 pub mod waiters;

@@ -93,7 +93,7 @@ impl Wanted {
 }
 
 /// Who has a socket, and its other end.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Known {
     /// The socket, and the descriptors that were found.
     #[serde(flatten)]
@@ -117,15 +117,28 @@ pub struct Answer {
     pub sockets: Vec<Known>,
 }
 
+/// Looks for the holders of sockets, descriptors and others.
+pub struct Seeker<'a> {
+    sweep: &'a Sweep,
+    client: Option<&'a Client>,
+    left: usize,
+}
+
 /// For how many sockets the module is asked who holds what no descriptor does: it walks the machine for each.
 const MAX_ASKED: usize = 32;
 
-/// Looks for everyone who holds the sockets that are wanted. Without a client, saved reports are all there is.
-pub fn look(wanted: &Wanted, sweep: &Sweep, client: Option<&Client>) -> Result<Answer, Error> {
-    let meant = sweep.sockets.iter().filter(|held| wanted.is(&held.socket));
-    let mut sockets = Vec::new();
-    let mut asked = 0;
-    for held in meant {
+impl<'a> Seeker<'a> {
+    /// Looks in what a sweep has found, and beyond it where there is somebody to ask.
+    pub fn new(sweep: &'a Sweep, client: Option<&'a Client>) -> Self {
+        Self {
+            sweep,
+            client,
+            left: MAX_ASKED,
+        }
+    }
+
+    /// Everyone who holds a socket, and who has its other end.
+    pub fn know(&mut self, held: &Held) -> Result<Known, Error> {
         let found = held.holders.len() as u64;
         let mut known = Known {
             held: held.clone(),
@@ -134,17 +147,26 @@ pub fn look(wanted: &Wanted, sweep: &Sweep, client: Option<&Client>) -> Result<A
             peer_holders: Vec::new(),
         };
         let peer = held.socket.detail.as_ref().map_or(Id::NONE, |of| of.peer);
-        if let Some(peer) = sweep.socket(peer) {
+        if let Some(peer) = self.sweep.socket(peer) {
             known.peer_holders = peer.holders.clone();
         }
         if u64::try_from(held.socket.file_refs) == Ok(found) {
             known.unnamed = Some(0);
-        } else if let (Some(client), true) = (client, asked < MAX_ASKED) {
-            asked += 1;
+        } else if let (Some(client), true) = (self.client, self.left > 0) {
+            self.left -= 1;
             ask(&mut known, client)?;
         }
-        sockets.push(known);
+        Ok(known)
     }
+}
+
+/// Looks for everyone who holds the sockets that are wanted. Without a client, saved reports are all there is.
+pub fn look(wanted: &Wanted, sweep: &Sweep, client: Option<&Client>) -> Result<Answer, Error> {
+    let meant = sweep.sockets.iter().filter(|held| wanted.is(&held.socket));
+    let mut seeker = Seeker::new(sweep, client);
+    let sockets = meant
+        .map(|held| seeker.know(held))
+        .collect::<Result<_, _>>()?;
     Ok(Answer {
         kernel: sweep.kernel.clone(),
         processes: sweep.processes,

@@ -337,6 +337,54 @@ fn who_has_a_port() {
 }
 
 #[test]
+fn stuck_worst_first() {
+    insta::assert_snapshot!(shown(&["stuck"], "sockets-of-two.txt", None));
+    let json: serde_json::Value =
+        serde_json::from_str(&shown(&["stuck", "--json"], "sockets-of-two.txt", None)).unwrap();
+    let kinds: Vec<_> = json["stuck"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|of| &of["why"])
+        .collect();
+    assert_eq!(kinds, ["close_wait", "half_closed", "over", "over"]);
+    assert_eq!(json["stuck"][0]["blame"][0]["pid"], 1377);
+    assert_eq!(json["stuck"][1]["blamed"], "the program at 127.0.0.1:7000");
+}
+
+/// A process with 40 connections that its peers have closed.
+fn leak() -> String {
+    let report = std::fs::read_to_string(sample("sockets-of-two.txt")).unwrap();
+    let (report, _) = report.split_once("\nreport ").unwrap();
+    let mut lines: Vec<&str> = report.lines().collect();
+    let line = lines[3].to_owned();
+    assert!(line.contains("sk_state=CLOSE_WAIT"), "{line}");
+    lines.truncate(1);
+    let mut text = lines.join("\n");
+    for fd in 10..50 {
+        text.push('\n');
+        text.push_str(
+            &line
+                .replace("fd=5 ", &format!("fd={fd} "))
+                .replace("9f8e7d6c5b4a3921", &format!("{fd:016x}"))
+                .replace("inode=20813", &format!("inode={}", 21_000 + fd))
+                .replace("file_refs=2", "file_refs=1")
+                .replace("silent_ms=7980000", &format!("silent_ms={}", 1000 * fd)),
+        );
+    }
+    text + "\nsummary report=sockets fds=44 sockets=40 waiting=0 busy=0 cut=0\n"
+}
+
+#[test]
+fn many_that_are_stuck_are_folded() {
+    let (code, text, _) = piped(&["stuck"], &leak());
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!(text);
+    let (_, all, _) = piped(&["stuck", "--all"], &leak());
+    assert_eq!(all.matches("freed by").count(), 40);
+}
+
+#[test]
 fn sharers_of_a_listener() {
     insta::assert_snapshot!(shown(&["sharers"], "sharers-preforked.txt", None));
 }

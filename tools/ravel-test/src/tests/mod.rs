@@ -50,6 +50,7 @@ mod skbs;
 mod sockets;
 mod spool;
 mod storm;
+mod stuck;
 mod verdict;
 mod waiters;
 mod who;
@@ -85,6 +86,7 @@ pub const ALL: &[&[Test]] = &[
     claims::TESTS,
     waiters::TESTS,
     who::TESTS,
+    stuck::TESTS,
     skbs::TESTS,
     events::TESTS,
     events_lost::TESTS,

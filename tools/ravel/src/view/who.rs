@@ -91,12 +91,14 @@ fn draw_socket(text: &mut String, known: &Known) {
     }
 }
 
-fn descriptor(holder: &Holder) -> String {
+/// A holder in short.
+pub fn descriptor(holder: &Holder) -> String {
     let (comm, pid) = (plain(&holder.comm), holder.pid);
     format!("{comm} {pid} fd {}", holder.fd)
 }
 
-fn other(sharer: &Sharer) -> String {
+/// One who holds a reference that is no descriptor.
+pub fn other(sharer: &Sharer) -> String {
     let (comm, pid, fd) = (plain(&sharer.comm), sharer.pid, sharer.fd);
     let how = match &sharer.holds {
         Holds::Message => "in messages that nobody has read from unix socket",

@@ -88,7 +88,8 @@ fn name(operation: Operation) -> &'static str {
     }
 }
 
-fn say(detail: &SocketDetail, verdict: &Verdict) -> String {
+/// What an operation would do, in a sentence without its end.
+pub fn say(detail: &SocketDetail, verdict: &Verdict) -> String {
     let mut text = effect(detail, verdict);
     if verdict.errno != 0 {
         text = format!("fails with {}; {text}", errno(verdict.errno));
