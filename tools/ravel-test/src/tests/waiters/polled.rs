@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Tasks in select() and poll(), and epoll sets.
 
-use std::fs;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +10,7 @@ use super::super::peers::{full_pair, pair, wait_for};
 use super::{IN, OUT, call_by_proc, only, own, sets, sleeper, waiters};
 use crate::process::Child;
 use crate::sys;
-use crate::{check, check_eq, tier};
+use crate::{check, check_eq};
 
 pub(super) fn in_select_and_poll() -> Result<()> {
     let (one, _two, _) = full_pair()?;
@@ -54,14 +53,6 @@ pub(super) fn in_select_and_poll() -> Result<()> {
 }
 
 pub(super) fn in_a_system_call_of_32_bit() -> Result<()> {
-    if !fs::read_to_string("/proc/kallsyms")?.contains("int80_emulation") {
-        // Without CONFIG_IA32_EMULATION nobody can be in one.
-        check!(
-            tier::is_debug(),
-            "this kernel has no system calls of 32 bit"
-        );
-        return Ok(());
-    }
     let (one, _two) = pair()?;
     let child = Child::spawn(|_| {
         sys::read_i386(&one);
