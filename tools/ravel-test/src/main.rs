@@ -18,6 +18,7 @@ mod pagemap;
 mod process;
 mod random;
 mod report;
+mod server;
 mod ss;
 mod stream;
 #[allow(unsafe_code)]

@@ -1,5 +1,6 @@
 //! The command line. `ravel.1` describes the same options, and a test compares the two.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -46,6 +47,15 @@ pub enum Command {
     Cost(Cost),
     /// Make streams of what happens to processes, and read them
     Events(EventsArgs),
+    /// Push a stream's events to a queue in Redis or Valkey, as jobs
+    Forward(Forward),
+    /// Run a command for each job of a queue in Redis or Valkey
+    Work(Work),
+    /// Show the jobs of a queue that failed, or do something with them
+    Jobs(Jobs),
+    /// Wait for the end of standard input, then kill the own process group; `ravel work` runs it
+    #[command(hide = true)]
+    GuardJobs,
     /// Draw the VMAs, anon_vmas and links of a process and its relatives
     Graph(Graph),
     /// Show everyone who holds an open file: close() ends it only where nobody else does
@@ -379,6 +389,115 @@ pub struct Failed {
     pub seq: Option<u64>,
 }
 
+/// Which queue.
+#[derive(Debug, Args)]
+pub struct QueueArgs {
+    /// The queue; on a cluster a name with braces, such as '{events}'
+    #[arg(long)]
+    pub queue: String,
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1/")]
+    pub redis: String,
+    /// What stands before all keys, such as Laravel's REDIS_PREFIX
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub prefix: String,
+}
+
+/// `ravel forward`.
+#[derive(Debug, Args)]
+pub struct Forward {
+    /// The stream
+    #[arg(long)]
+    pub stream: String,
+    #[command(flatten)]
+    pub queue: QueueArgs,
+    /// What a worker of Laravel's runs for each
+    #[arg(long, value_name = "CLASS@METHOD", default_value = "RavelEvent@handle")]
+    pub job: String,
+    /// Acknowledge only what Redis has on its disk, too (WAITAOF)
+    #[arg(long)]
+    pub durable: bool,
+    /// End after that many records, in place of going on for ever
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End when nothing is ready
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Seconds to be done with a batch in, before another reader gets it
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub lease: u32,
+}
+
+/// `ravel work`.
+#[derive(Debug, Args)]
+pub struct Work {
+    #[command(flatten)]
+    pub queue: QueueArgs,
+    /// Runs that may fail, 0 for any number; a job's own maxTries comes first
+    #[arg(long, default_value_t = 3)]
+    pub tries: u32,
+    /// Seconds before each further run, with commas between; a job's own backoff comes first
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_delimiter = ',',
+        default_value = "1,10,60"
+    )]
+    pub backoff: Vec<u32>,
+    /// Seconds that a run may take, 0 for any; a job's own timeout comes first
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u32,
+    /// Seconds after which a job is another's if this program dies; it is renewed as long as the job runs
+    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
+    #[arg(value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    pub retry_after: u64,
+    /// Memory that a run and all that it starts may have
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub memory: Option<u64>,
+    /// Runs that may be lost with their workers, before a job is taken to have failed
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub lost: u32,
+    /// End after that many jobs, in place of going on for ever
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End when no job is ready
+    #[arg(long)]
+    pub no_wait: bool,
+    /// What is run for each job, which it reads from standard input
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// `ravel jobs`.
+#[derive(Debug, Args)]
+pub struct Jobs {
+    #[command(flatten)]
+    pub queue: QueueArgs,
+    /// Print each as a JSON document on a line of its own
+    #[arg(long, conflicts_with_all = ["retry", "clear"])]
+    pub json: bool,
+    /// Have them run again, as if they were new
+    #[arg(long, conflicts_with = "clear")]
+    pub retry: bool,
+    /// Forget them
+    #[arg(long)]
+    pub clear: bool,
+    /// Only the job of this entry
+    #[arg(long, value_name = "ENTRY", value_parser = entry)]
+    pub id: Option<String>,
+}
+
+/// An entry's number, as the server gives it.
+fn entry(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.split('-').collect();
+    match parts.as_slice() {
+        [time, number] if time.parse::<u64>().is_ok() && number.parse::<u64>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("not an entry, such as 1732286410123-0".to_owned()),
+    }
+}
+
 /// `ravel graph`.
 #[derive(Debug, Args)]
 pub struct Graph {
@@ -532,7 +651,8 @@ mod tests {
                     assert!(manual.contains(&format!("Fl -{long}")), "{name} --{long}");
                 }
             }
-            commands.extend(command.get_subcommands().cloned());
+            let shown = command.get_subcommands().filter(|of| !of.is_hide_set());
+            commands.extend(shown.cloned());
         }
         for line in page.lines().filter(|line| line.starts_with(".It Cm ")) {
             let name = line[".It Cm ".len()..].split(' ').next();

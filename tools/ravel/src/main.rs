@@ -7,9 +7,12 @@ mod doctor;
 mod epoll;
 mod events;
 mod family;
+mod forward;
 mod graph;
+mod jobs;
 mod machine;
 mod origin;
+mod queue;
 mod remedy;
 mod screen;
 mod spool;
@@ -18,6 +21,7 @@ mod stuck;
 mod sweep;
 mod view;
 mod who;
+mod work;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -44,7 +48,7 @@ use sweep::Sweep;
 enum Failure {
     /// The module, or the text read, gave no report.
     Report(Error),
-    /// What is said with what mends it: a stream or a spool is not as it should be.
+    /// What is said with what mends it: a stream, a spool or a queue is not as it should be.
     Events(remedy::Remedy),
     /// A saved report could not be read.
     Input(String, io::Error),
@@ -192,6 +196,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             print(&view::cost::draw(&cost, args.all, &screen))?;
         }
         Command::Events(command) => events::run(&command, &client)?,
+        Command::Forward(args) => stop::undisturbed(|| forward::run(&args, &client))?,
+        Command::Work(args) => stop::undisturbed(|| work::run(&args))?,
+        Command::Jobs(args) => jobs::run(&args)?,
+        Command::GuardJobs => work::guard::run().map_err(Failure::Output)?,
         Command::Graph(args) => graph(&client, &args)?,
         Command::Sharers(args) => {
             let text = match (args.source.pid, args.fd) {

@@ -4,12 +4,21 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
+
+/// Does something that no signal interrupts: in a thread of its own, since the kernel gives a process' signals to its
+/// first thread. An answer that is under way would be lost else, and with it what was taken from a queue.
+pub fn undisturbed<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let done = thread::scope(|scope| scope.spawn(work).join());
+    done.unwrap_or_else(|panic| resume_unwind(panic))
+}
 
 /// Whether this program was asked to end.
 #[derive(Debug)]
@@ -61,6 +70,12 @@ impl Stop {
                 polled => return Ok(polled.map(drop)?),
             }
         }
+    }
+
+    /// Waits that long, or until a signal comes.
+    pub fn sleep(&self, time: Duration) {
+        // What fails here is a shorter sleep.
+        let _ = self.wait(None, Some(time));
     }
 }
 

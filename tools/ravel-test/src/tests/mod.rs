@@ -28,6 +28,7 @@ mod family;
 mod faults;
 mod faults_streams;
 mod fire;
+mod forward;
 mod fuzz;
 mod fuzz_streams;
 mod graph;
@@ -54,6 +55,7 @@ mod stuck;
 mod verdict;
 mod waiters;
 mod who;
+mod work;
 
 /// Every subject's tests.
 pub const ALL: &[&[Test]] = &[
@@ -99,6 +101,8 @@ pub const ALL: &[&[Test]] = &[
     netfilters::TESTS,
     closings::TESTS,
     spool::TESTS,
+    work::TESTS,
+    forward::TESTS,
     cli::TESTS,
     concurrency::TESTS,
     lifecycle::TESTS,

@@ -1,0 +1,19 @@
+-- Gives a job back. KEYS: queue, delayed, reserved, notify. ARGV: the job as it is reserved, seconds until it may be
+-- taken again, then names and numbers: what is added to each. Returns 1, or 0 where another has it.
+
+if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then
+	return 0
+end
+local job = ARGV[1]
+for at = 3, #ARGV, 2 do
+	job = add(job, ARGV[at], tonumber(ARGV[at + 1]))
+end
+local delay = tonumber(ARGV[2])
+if delay > 0 then
+	redis.call('ZADD', KEYS[2], now() + delay, job)
+else
+	redis.call('RPUSH', KEYS[1], job)
+	redis.call('RPUSH', KEYS[4], '1')
+end
+redis.call('ZREM', KEYS[3], ARGV[1])
+return 1

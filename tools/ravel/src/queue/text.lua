@@ -1,0 +1,113 @@
+-- Part of the other scripts. Jobs are JSON, and are changed as text: what is decoded and encoded again loses
+-- the order of its keys, empty lists, and the last digits of large numbers.
+
+local QUOTE, BRACE, BRACKET = 34, 123, 91
+
+-- The place of the quote that ends a string which begins at `at`.
+local function string_end(text, at)
+	local from = at + 1
+	while true do
+		local hit = string.find(text, '["\\]', from)
+		if not hit then
+			return nil
+		end
+		if string.byte(text, hit) == QUOTE then
+			return hit
+		end
+		from = hit + 2
+	end
+end
+
+-- Where an object ends, and the first and last place of the number that a key of its own has. Nothing where
+-- the text is no object, and no places where the key is not there or has something else. Of a key that is
+-- there twice the last counts, as it does for those who decode.
+local function find_number(text, key)
+	local at = string.match(text, '^%s*{()')
+	if not at then
+		return nil
+	end
+	local depth, close, first, last = 1, nil, nil, nil
+	while depth > 0 do
+		local hit = string.find(text, '["{}%[%]]', at)
+		if not hit then
+			return nil
+		end
+		local byte = string.byte(text, hit)
+		if byte == QUOTE then
+			local quote = string_end(text, hit)
+			if not quote then
+				return nil
+			end
+			if depth == 1 and string.sub(text, hit + 1, quote - 1) == key then
+				local value = string.match(text, '^%s*:%s*()', quote + 1)
+				if value then
+					first, last = string.match(text, '^()%d+()%s*[,}]', value)
+					if first and last - first > 9 then
+						first = nil
+					end
+				end
+			end
+			hit = quote
+		elseif byte == BRACE or byte == BRACKET then
+			depth = depth + 1
+		else
+			depth = depth - 1
+			close = hit
+		end
+		at = hit + 1
+	end
+	if not string.find(text, '^%s*$', at) then
+		return nil
+	end
+	return close, first, last and last - 1
+end
+
+-- A job with a number of its own changed, or added where there is none: its text and the number. The text as it
+-- was and nothing where it is no object.
+local function add(text, key, by)
+	local close, first, last = find_number(text, key)
+	if not close then
+		return text, nil
+	end
+	local number = by
+	if first then
+		number = number + tonumber(string.sub(text, first, last))
+	end
+	if number < 0 then
+		number = 0
+	end
+	local digits = string.format('%d', number)
+	if first then
+		return string.sub(text, 1, first - 1) .. digits .. string.sub(text, last + 1), number
+	end
+	local comma = string.find(text, '^%s*{%s*}') and '' or ','
+	local field = comma .. '"' .. key .. '":' .. digits
+	return string.sub(text, 1, close - 1) .. field .. string.sub(text, close), number
+end
+
+-- White space behind a job tells one reservation from all others, also of a job with the same text: in a set
+-- two that are equal would be one. It is a line feed and a number, in blanks and tabs.
+local function bare(text)
+	local at = #text
+	while at > 0 and (string.byte(text, at) == 32 or string.byte(text, at) == 9) do
+		at = at - 1
+	end
+	if at > 0 and string.byte(text, at) == 10 then
+		return string.sub(text, 1, at - 1)
+	end
+	return text
+end
+
+local function mark(text, number)
+	local signs = {}
+	while number > 0 do
+		signs[#signs + 1] = number % 2 == 0 and ' ' or '\t'
+		number = math.floor(number / 2)
+	end
+	return bare(text) .. '\n' .. table.concat(signs)
+end
+
+local function now()
+	return tonumber(redis.call('TIME')[1])
+end
+
