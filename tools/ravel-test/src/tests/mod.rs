@@ -87,6 +87,7 @@ pub const ALL: &[&[Test]] = &[
     verdict::TESTS,
     claims::TESTS,
     waiters::TESTS,
+    waiters::wild::TESTS,
     who::TESTS,
     stuck::TESTS,
     skbs::TESTS,

@@ -21,6 +21,7 @@ mod blocked;
 mod polled;
 mod rings;
 mod signals;
+pub(super) mod wild;
 
 use blocked::{
     blocked_in_accept, blocked_in_connect, blocked_in_recv, blocked_in_send,
