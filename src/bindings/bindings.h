@@ -10,6 +10,7 @@
 #include "events.h"
 #include "pages.h"
 #include "shims.h"
+#include "skbs.h"
 #include "sockets.h"
 #include "tasks.h"
 #include "waiters.h"

@@ -18,6 +18,7 @@
 #include <../io_uring/filetable.h>
 #include <../net/unix/af_unix.h>
 
+#include "skbs.h"
 #include "sockets.h"
 
 /*

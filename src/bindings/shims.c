@@ -13,11 +13,10 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
-#include <linux/skbuff.h>
 #include <linux/utsname.h>
-#include <net/tcp.h>
 
 #include "shims.h"
+#include "skbs.h"
 #include "sockets.h"
 
 #ifndef CONFIG_MEMCG
@@ -59,7 +58,8 @@ void ravel_layout(struct ravel_layout *out)
 		.ravel_sock_last = offsetof(struct ravel_sock, last),
 		.ravel_waiting_size = sizeof(struct ravel_waiting),
 		.ravel_skb_size = sizeof(struct ravel_skb),
-		.ravel_skb_end_seq = offsetof(struct ravel_skb, end_seq),
+		.ravel_skb_last = offsetof(struct ravel_skb, last),
+		.ravel_frag_size = sizeof(struct ravel_frag),
 	};
 }
 
@@ -243,66 +243,6 @@ unsigned long ravel_file_count(struct file *file)
 unsigned long ravel_file_inode(struct file *file)
 {
 	return file_inode(file)->i_ino;
-}
-
-void ravel_skb_snapshot(struct sk_buff *skb, bool tcp, struct ravel_skb *out)
-{
-	*out = (struct ravel_skb) {
-		.len = skb->len,
-		.data_len = skb->data_len,
-		.truesize = skb->truesize,
-		.data = skb_headroom(skb),
-		.tail = skb_tail_pointer(skb) - skb->head,
-		.end = skb_end_offset(skb),
-		.mac = skb->mac_header,
-		.network = skb->network_header,
-		.transport = skb->transport_header,
-		.protocol = ntohs(skb->protocol),
-		.cloned = skb->cloned,
-		.nr_frags = skb_shinfo(skb)->nr_frags,
-		.frag_list = skb_has_frag_list(skb),
-	};
-	if (tcp) {
-		out->seq = TCP_SKB_CB(skb)->seq;
-		out->end_seq = TCP_SKB_CB(skb)->end_seq;
-	}
-}
-
-struct sk_buff_head *ravel_receive_queue(struct sock *sk)
-{
-	return &sk->sk_receive_queue;
-}
-
-struct sk_buff_head *ravel_write_queue(struct sock *sk)
-{
-	return &sk->sk_write_queue;
-}
-
-void ravel_queue_lock(struct sk_buff_head *queue)
-{
-	spin_lock_bh(&queue->lock);
-}
-
-void ravel_queue_unlock(struct sk_buff_head *queue)
-{
-	spin_unlock_bh(&queue->lock);
-}
-
-/* The lock that guards the queue is held. NULL begins, and ends. */
-struct sk_buff *ravel_queue_next(struct sk_buff_head *queue, struct sk_buff *after)
-{
-	return after ? skb_peek_next(after, queue) : skb_peek(queue);
-}
-
-u32 ravel_queue_len(struct sk_buff_head *queue)
-{
-	return skb_queue_len(queue);
-}
-
-/* The socket is held by ravel_sock_trylock(). */
-struct sk_buff *ravel_rtx_next(struct sock *sk, struct sk_buff *after)
-{
-	return after ? skb_rb_next(after) : tcp_rtx_queue_head(sk);
 }
 
 MODULE_VERSION(RAVEL_VERSION);

@@ -17,9 +17,6 @@ struct anon_vma;
 struct file;
 struct mm_struct;
 struct pid;
-struct sk_buff;
-struct sk_buff_head;
-struct sock;
 struct task_struct;
 struct vm_area_struct;
 
@@ -54,7 +51,8 @@ struct ravel_layout {
 	u32 ravel_sock_last;
 	u32 ravel_waiting_size;
 	u32 ravel_skb_size;
-	u32 ravel_skb_end_seq;
+	u32 ravel_skb_last;
+	u32 ravel_frag_size;
 };
 
 void ravel_layout(struct ravel_layout *out);
@@ -87,33 +85,5 @@ char *ravel_vma_path(const struct vm_area_struct *vma, char *buf, int len);
 /* Open files. */
 unsigned long ravel_file_count(struct file *file);
 unsigned long ravel_file_inode(struct file *file);
-
-/* One sk_buff. Offsets count from skb->head. */
-struct ravel_skb {
-	u32 len;
-	u32 data_len;
-	u32 truesize;
-	u32 data;
-	u32 tail;
-	u32 end;
-	u16 mac;
-	u16 network;
-	u16 transport;
-	u16 protocol;		/* host order */
-	u8 cloned;
-	u8 nr_frags;
-	u8 frag_list;
-	u32 seq;		/* TCP queues only */
-	u32 end_seq;
-};
-
-void ravel_skb_snapshot(struct sk_buff *skb, bool tcp, struct ravel_skb *out);
-struct sk_buff_head *ravel_receive_queue(struct sock *sk);
-struct sk_buff_head *ravel_write_queue(struct sock *sk);
-void ravel_queue_lock(struct sk_buff_head *queue);
-void ravel_queue_unlock(struct sk_buff_head *queue);
-struct sk_buff *ravel_queue_next(struct sk_buff_head *queue, struct sk_buff *after);
-u32 ravel_queue_len(struct sk_buff_head *queue);
-struct sk_buff *ravel_rtx_next(struct sock *sk, struct sk_buff *after);
 
 #endif /* RAVEL_SHIMS_H */

@@ -18,6 +18,7 @@
 /* What a queued sk_buff of a unix socket carries: no header of include/ has it. */
 #include <../net/unix/af_unix.h>
 
+#include "skbs.h"
 #include "sockets.h"
 
 static_assert(RAVEL_LISTEN == TCP_LISTEN);
@@ -393,32 +394,6 @@ int ravel_sock_name(struct file *file, char *out, int len, bool peer)
 	default:
 		return 0;
 	}
-}
-
-/* The queue's lock is held. */
-u32 ravel_queue_bytes(struct sk_buff_head *queue, u32 *packets, u32 *first_len, u32 *missed)
-{
-	const struct sk_buff *skb;
-	u32 bytes = 0, seen = 0;
-
-	*packets = skb_queue_len(queue);
-	*missed = 0;
-	*first_len = 0;
-	skb_queue_walk(queue, skb) {
-		if (seen == RAVEL_QUEUE_WALK) {
-			*missed = *packets - seen;
-			break;
-		}
-		if (!seen++)
-			*first_len = skb->len;
-		bytes += skb->len;
-	}
-	return bytes;
-}
-
-struct sk_buff_head *ravel_udp_reader_queue(struct sock *sk)
-{
-	return &udp_sk(sk)->reader_queue;
 }
 
 long ravel_unix_inq(struct sock *sk)

@@ -8,15 +8,11 @@
 #include <linux/types.h>
 
 struct file;
-struct sk_buff_head;
 struct sock;
 struct task_struct;
 
 /* sk_state of a listener, in whatever family (enum, which bindgen would name otherwise). */
 #define RAVEL_LISTEN 10
-
-/* How many sk_buffs of one queue ravel looks at in one hold of its lock. */
-#define RAVEL_QUEUE_WALK 16384
 
 /* Flags of a socket (`sk_flags`), and TCP's repair mode. */
 #define RAVEL_SOCK_DEAD 1
@@ -119,8 +115,6 @@ void ravel_sock_snapshot(struct sock *sk, struct ravel_sock *out);
 void ravel_tcp_peer(struct sock *sk, struct ravel_peer *out);
 u32 ravel_waiting(struct sock *sk, struct ravel_waiting *out, u32 max, u32 *found);
 int ravel_sock_name(struct file *file, char *out, int len, bool peer);
-u32 ravel_queue_bytes(struct sk_buff_head *queue, u32 *packets, u32 *first_len, u32 *missed);
-struct sk_buff_head *ravel_udp_reader_queue(struct sock *sk);
 long ravel_unix_inq(struct sock *sk);
 bool ravel_unix_unread(struct sock *sk);
 void ravel_unix_lock(struct sock *sk);

@@ -64,7 +64,8 @@ pub(crate) fn check() -> Result {
         offset!(ravel_sock.last, ravel_sock_last),
         size!(ravel_waiting, ravel_waiting_size),
         size!(ravel_skb, ravel_skb_size),
-        offset!(ravel_skb.end_seq, ravel_skb_end_seq),
+        offset!(ravel_skb.last, ravel_skb_last),
+        size!(ravel_frag, ravel_frag_size),
     ];
     let mut agreed = true;
     for (what, rust, gcc) in all {

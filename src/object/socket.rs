@@ -12,7 +12,7 @@ use super::{
     hold::{Hold, Lock},
     id::Id,
     process::{interrupted, is_exiting, Gone, Process},
-    skb::{Queue, QueueGuard, QueueName},
+    skb::{Of, Queue, QueueGuard, QueueName},
 };
 use crate::bindings;
 use core::{
@@ -157,7 +157,7 @@ impl Drop for OpenFile {
 ///
 /// # Invariants
 ///
-/// It is kept by an open file for `'f`.
+/// It is kept for `'f`, by an open file or by a reference.
 #[derive(Clone, Copy)]
 pub(crate) struct Socket<'f> {
     sk: NonNull<bindings::sock>,
@@ -213,21 +213,77 @@ impl<'f> Socket<'f> {
         }
     }
 
-    /// One of its queues, for a family that has it and guards it by the queue's own lock.
+    /// Whether its receive queue is guarded as the socket itself is, not by a lock of its own.
+    pub(crate) fn guards_its_queues(&self) -> bool {
+        // SAFETY: The socket is valid by the type's invariant.
+        let guard = unsafe { bindings::ravel_receive_guard(self.sk.as_ptr()) };
+        guard == bindings::RAVEL_BY_SOCKET as i32
+    }
+
+    /// One of its queues that no owner of the socket needs to let go of; none where it has no such queue.
     pub(crate) fn queue(&self, name: QueueName) -> Option<QueueGuard<'f>> {
         let ident = self.ident();
         let sk = self.sk.as_ptr();
-        // SAFETY: The socket is valid by the type's invariant; only a UDP socket is a udp_sock.
-        let queue = unsafe {
+        let by_itself = self.guards_its_queues();
+        let is_unix = u32::from(ident.family) == bindings::AF_UNIX;
+        // SAFETY: The socket is valid for `'f` by the type's invariant; only a UDP socket is a udp_sock. The
+        // queues are part of it, and are guarded as ravel_receive_guard() says; the reader queue by its own
+        // lock. What is in a control block follows from the family.
+        unsafe {
             match name {
-                QueueName::Receive if ident.is_tcp == 0 => bindings::ravel_receive_queue(sk),
-                QueueName::Reader if ident.is_udp != 0 => bindings::ravel_udp_reader_queue(sk),
-                _ => return None,
+                QueueName::Receive if !by_itself => {
+                    let cb = if is_unix {
+                        bindings::RAVEL_CB_UNIX
+                    } else {
+                        bindings::RAVEL_CB_NONE
+                    };
+                    NonNull::new(bindings::ravel_receive_queue(sk))
+                        .map(|queue| QueueGuard::lock(queue, cb))
+                }
+                QueueName::Reader if ident.is_udp != 0 => {
+                    NonNull::new(bindings::ravel_udp_reader_queue(sk))
+                        .map(|queue| QueueGuard::lock(queue, bindings::RAVEL_CB_NONE))
+                }
+                QueueName::Backlog if by_itself => {
+                    let cb = if ident.is_tcp != 0 {
+                        bindings::RAVEL_CB_TCP_IN
+                    } else {
+                        bindings::RAVEL_CB_NONE
+                    };
+                    Some(QueueGuard::lock_backlog(self.sk, cb))
+                }
+                QueueName::Error if !is_unix => NonNull::new(bindings::ravel_error_queue(sk))
+                    .map(|q| QueueGuard::lock_errors(q)),
+                _ => None,
             }
-        };
-        // SAFETY: The queue is part of the socket, which is kept for `'f`, and these are the queues that
-        // their own lock guards.
-        NonNull::new(queue).map(|queue| unsafe { QueueGuard::lock(queue) })
+        }
+    }
+
+    /// The connections that wait at a listener of TCP, or of unix sockets, as many as there is room for; returns how
+    /// many there are.
+    pub(crate) fn children(&self, children: &mut KVVec<Child>) -> u32 {
+        let mut found = 0;
+        children.clear();
+        let room = children.capacity() as u32;
+        let _hold = Lock::Queue.begin();
+        // SAFETY: The socket is valid. Of `room` entries, that many are filled in which then count as the
+        // vector's length. A `Child` is a pointer to a socket with a reference, which is what is filled in.
+        unsafe {
+            let to = children.as_mut_ptr().cast();
+            let told = bindings::ravel_children(self.sk.as_ptr(), to, room, &mut found);
+            children.inc_len(told as usize);
+        }
+        found
+    }
+
+    /// The name that a device has now in the socket's network namespace; its length is 0 where there is none.
+    pub(crate) fn device_name(&self, index: i32) -> [u8; 16] {
+        let mut name = [0; 16];
+        // SAFETY: The socket is valid, and there is room for a name.
+        unsafe {
+            bindings::ravel_dev_name(self.sk.as_ptr(), index, (&raw mut name).cast());
+        }
+        name
     }
 
     /// Looks for the other end of a TCP connection on this machine; none for other protocols.
@@ -297,22 +353,65 @@ impl SockGuard<'_> {
         unsafe { bindings::ravel_sock_snapshot(self.socket.sk.as_ptr(), state) };
     }
 
-    /// One of a TCP socket's queues, which this lock guards; none for other protocols.
-    pub(crate) fn tcp_queue(&self, name: QueueName) -> Option<Queue<'_>> {
-        if self.socket.ident().is_tcp == 0 {
-            return None;
-        }
+    /// One of its queues that are guarded as the socket itself is; none where it has no such queue.
+    pub(crate) fn queue(&self, name: QueueName) -> Option<Queue<'_>> {
         let sk = self.socket.sk.as_ptr();
-        // SAFETY: The socket is valid, and a tcp_sock. Its queues are guarded by this lock, which is held
-        // for the borrow of `self`.
+        let ident = self.socket.ident();
+        let is_tcp = ident.is_tcp != 0;
+        let by_itself = self.socket.guards_its_queues();
+        let family = u32::from(ident.family);
+        let is_inet = family == bindings::AF_INET || family == bindings::AF_INET6;
+        let (incoming, outgoing) = if is_tcp {
+            (bindings::RAVEL_CB_TCP_IN, bindings::RAVEL_CB_TCP_OUT)
+        } else {
+            (bindings::RAVEL_CB_NONE, bindings::RAVEL_CB_NONE)
+        };
+        // SAFETY: The socket is valid, and a tcp_sock where it is TCP's. These queues are guarded by this
+        // lock, which is held for the borrow of `self`; the write queue of UDP and raw sockets is, too
+        // (ip_append_data()). What is in a control block follows from the protocol.
         unsafe {
-            Some(match name {
-                QueueName::Receive => Queue::list(bindings::ravel_receive_queue(sk), true),
-                QueueName::Write => Queue::list(bindings::ravel_write_queue(sk), true),
-                QueueName::Retransmit => Queue::retransmit(sk),
-                QueueName::Reader => return None,
-            })
+            let (of, cb) = match name {
+                QueueName::Receive if by_itself => {
+                    (Of::List(bindings::ravel_receive_queue(sk)), incoming)
+                }
+                QueueName::OutOfOrder if is_tcp => (Of::OutOfOrder(sk), incoming),
+                QueueName::Write if is_tcp || (is_inet && !by_itself) => {
+                    (Of::List(bindings::ravel_write_queue(sk)), outgoing)
+                }
+                QueueName::Retransmit if is_tcp => (Of::Retransmit(sk), outgoing),
+                _ => return None,
+            };
+            Some(Queue::new(of, cb))
         }
+    }
+}
+
+/// A connection that nobody has accepted.
+///
+/// # Invariants
+///
+/// A reference to the socket is owned.
+#[repr(transparent)]
+pub(crate) struct Child(NonNull<bindings::sock>);
+
+// SAFETY: A socket's references are counted, and may be given back by anybody.
+unsafe impl Send for Child {}
+
+impl Child {
+    /// The socket.
+    pub(crate) fn socket(&self) -> Socket<'_> {
+        // INVARIANT: The reference lives as long as `self`.
+        Socket {
+            sk: self.0,
+            _file: PhantomData,
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // SAFETY: The reference is owned, and this is its end.
+        unsafe { bindings::ravel_child_put(self.0.as_ptr()) };
     }
 }
 

@@ -167,7 +167,7 @@ impl Walk {
             let (mut seen, missed) = look(fd, &file, &socket)?;
             match &mut self.detail {
                 Detail::Waiting(_) => self.cut += u64::from(missed),
-                Detail::Queues(queues) => seen.busy = seen.busy || !queues.look(fd, &socket)?,
+                Detail::Queues(queues) => seen.busy = !queues.look(fd, &socket, seen.busy)?,
                 Detail::Waiters(waiters) => waiters.look(fd, &file, &socket),
             }
             seen.tell(text)?;
@@ -239,8 +239,17 @@ fn look(fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<(Seen, u32), Fa
         seen.local.len = file.socket_name(false, &mut seen.local.path);
         seen.remote.len = file.socket_name(true, &mut seen.remote.path);
     }
+    let mut receive = QueueTotals::default();
     match socket.lock() {
-        Ok(guard) => guard.state(state),
+        Ok(guard) => {
+            guard.state(state);
+            // TCP keeps better count.
+            if state.is_tcp == 0 {
+                if let Some(queue) = guard.queue(QueueName::Receive) {
+                    receive = queue.totals();
+                }
+            }
+        }
         Err(err) if err == EBUSY => {
             seen.busy = true;
             return Ok((seen, 0));
@@ -256,9 +265,11 @@ fn look(fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<(Seen, u32), Fa
     let totals = |name| {
         socket
             .queue(name)
-            .map_or(QueueTotals::default(), |guard| guard.totals())
+            .map_or(QueueTotals::default(), |guard| guard.queue().totals())
     };
-    let receive = totals(QueueName::Receive);
+    if !socket.guards_its_queues() {
+        receive = totals(QueueName::Receive);
+    }
     let reader = totals(QueueName::Reader);
     missed += receive.missed + reader.missed;
     state.rx_packets = receive.packets + reader.packets;

@@ -387,6 +387,15 @@ impl Line<'_> {
         self
     }
 
+    /// Bytes as hexadecimal digits, two for each.
+    pub(crate) fn bytes(mut self, key: &'static str, bytes: &[u8]) -> Self {
+        self.key(key, Type::Word);
+        for byte in bytes {
+            self.hexadecimal((*byte).into(), 2);
+        }
+        self
+    }
+
     /// Numbers with commas between; `none` if there are none.
     pub(crate) fn numbers(mut self, key: &'static str, numbers: &[u32]) -> Self {
         self.key(key, Type::Word);

@@ -63,14 +63,14 @@ pub use lineage::{Kin, LineageReport, LineageSummary, Namespaces, Shared, Thread
 pub use netevents::{Close, Dropped, Release, Reset, Shut, TcpState};
 pub use page::{Mapper, Page, PageReport, PageSummary};
 pub use sharers::{SharedFile, Sharer, SharersReport, SharersSummary};
-pub use skbs::{Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
+pub use skbs::{Frag, HeaderBytes, Part, Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
 pub use sockets::{Peer, Socket, SocketDetail, SocketsReport, SocketsSummary, Tcp, Waiting};
 pub use tree::{Edge, Tree};
-pub use value::{EtherType, Hex, Id, Linger, Offset, SocketFlags, Text, Timer};
+pub use value::{Bytes, EtherType, Flags, Hex, Id, Linger, Offset, Text, Timer};
 pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
 pub use waiters::{Signal, SocketWaiters, Waiter, WaitersReport, WaitersSummary};
 pub use words::{
-    Agreement, Family, Fin, Holds, MemberState, PageKind, ProcessState, Protocol, QueueName,
-    Relation, ReportName, Role, Scope, Shutdown, SignalTo, SkState, SocketKind, SocketState,
-    TcpTimer, WaitQueue, WaitsBy, Way,
+    Agreement, Checksum, Clock, Family, Fclone, Fin, Holds, MemberState, PacketType, PageKind,
+    ProcessState, Protocol, QueueName, Relation, ReportName, Role, Scope, Shutdown, SignalTo,
+    SkState, SocketKind, SocketState, TcpTimer, WaitQueue, WaitsBy, Way,
 };

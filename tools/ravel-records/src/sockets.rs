@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::body::{Body, check, split};
 use crate::line::{Line, record};
 use crate::{
-    Error, Family, Fin, Header, Id, Linger, Protocol, ReportName, Shutdown, SkState, SocketFlags,
+    Error, Family, Fin, Flags, Header, Id, Linger, Protocol, ReportName, Shutdown, SkState,
     SocketKind, SocketState, TcpTimer, Text, Timer,
 };
 
@@ -64,7 +64,7 @@ record! {
         /// The directions that are shut.
         shutdown: Shutdown,
         /// Flags of the socket.
-        flags: SocketFlags,
+        flags: Flags,
         /// `ADDRESS:PORT`, `[ADDRESS]:PORT`, a unix path, or empty.
         local: Text,
         /// The peer's, in the same form.

@@ -218,6 +218,31 @@ impl FromStr for EtherType {
 
 as_text!(EtherType);
 
+/// Bytes of a packet. Prints as hexadecimal digits, two for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Bytes(pub Vec<u8>);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Bytes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let byte = |pair: &[u8]| {
+            let byte = digits(std::str::from_utf8(pair).ok()?, 2, 2)?;
+            u8::try_from(byte).ok()
+        };
+        let bytes = text.as_bytes().chunks(2).map(byte).collect::<Option<_>>();
+        bytes.map(Self).ok_or("bytes in hexadecimal digits")
+    }
+}
+
+as_text!(Bytes);
+
 /// A header offset of an sk_buff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Offset {
@@ -322,12 +347,12 @@ impl FromStr for Timer {
 
 as_text!(Timer);
 
-/// Flags of a socket: words, with commas between, or `none`.
+/// Flags of a socket or an sk_buff: words, with commas between, or `none`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SocketFlags(Vec<String>);
+pub struct Flags(Vec<String>);
 
-impl SocketFlags {
-    /// Whether a flag is set: `dead`, `done`, `urginline`, `linger`, `keepalive`, `repair`.
+impl Flags {
+    /// Whether a flag is set, by its word.
     pub fn has(&self, flag: &str) -> bool {
         self.0.iter().any(|set| set == flag)
     }
@@ -338,7 +363,7 @@ impl SocketFlags {
     }
 }
 
-impl fmt::Display for SocketFlags {
+impl fmt::Display for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.is_empty() {
             true => f.pad("none"),
@@ -347,12 +372,13 @@ impl fmt::Display for SocketFlags {
     }
 }
 
-impl FromStr for SocketFlags {
+impl FromStr for Flags {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let word = |word: &str| {
-            let ok = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            let ok = !word.is_empty() && word.bytes().all(plain);
             ok.then(|| word.to_owned())
         };
         match text {
@@ -367,7 +393,7 @@ impl FromStr for SocketFlags {
     }
 }
 
-as_text!(SocketFlags);
+as_text!(Flags);
 
 /// A string of the report: bytes, in no promised encoding.
 ///
@@ -493,10 +519,15 @@ mod tests {
         assert_eq!(read("off"), Some(Timer::Off));
         assert_eq!(read("200"), Some(Timer::Ms(200)));
         assert_eq!(read::<Timer>("-1"), None);
-        let flags: SocketFlags = read("done,linger").unwrap();
+        let bytes: Bytes = read("00ff45").unwrap();
+        assert_eq!((bytes.to_string().as_str(), bytes.0.len()), ("00ff45", 3));
+        for text in ["0", "000", "0g", "FF"] {
+            assert_eq!(read::<Bytes>(text), None, "{text}");
+        }
+        let flags: Flags = read("done,linger").unwrap();
         assert!(flags.has("linger") && !flags.has("dead"));
         assert_eq!(flags.to_string(), "done,linger");
-        assert_eq!(read::<SocketFlags>("none").unwrap().to_string(), "none");
-        assert_eq!(read::<SocketFlags>("done,"), None);
+        assert_eq!(read::<Flags>("none").unwrap().to_string(), "none");
+        assert_eq!(read::<Flags>("done,"), None);
     }
 }

@@ -414,10 +414,68 @@ words! {
         Receive = "receive",
         /// UDP: what a reader has taken over but not yet handed out.
         Reader = "reader",
-        /// TCP: not yet sent.
+        /// TCP: received, and something before it is missing.
+        Ofo = "ofo",
+        /// Written, and not yet sent.
         Write = "write",
         /// TCP: sent, not acknowledged.
         Rtx = "rtx",
+        /// TCP and SCTP: came while a process owned the socket.
+        Backlog = "backlog",
+        /// Errors and time stamps of what was sent.
+        Error = "error",
+    }
+
+    /// How an sk_buff was allocated with room for one clone.
+    Fclone {
+        /// It was not.
+        None = "none",
+        /// It was, and this is not the clone.
+        Original = "original",
+        /// This is the clone.
+        Clone = "clone",
+    }
+
+    /// To whom a packet was addressed, or where it comes from.
+    PacketType {
+        /// To this host.
+        Host = "host",
+        /// To everyone.
+        Broadcast = "broadcast",
+        /// To a group.
+        Multicast = "multicast",
+        /// To another host.
+        OtherHost = "otherhost",
+        /// It is going out.
+        Outgoing = "outgoing",
+        /// A multicast of this host's that came back.
+        Loopback = "loopback",
+        /// To user space.
+        User = "user",
+        /// To the kernel.
+        Kernel = "kernel",
+    }
+
+    /// What is known of a packet's checksum (`ip_summed`).
+    Checksum {
+        /// Nothing.
+        None = "none",
+        /// It was checked.
+        Unnecessary = "unnecessary",
+        /// The device added up all bytes.
+        Complete = "complete",
+        /// Whoever sends it has to fill it in.
+        Partial = "partial",
+    }
+
+    /// The clock that a packet's time is of.
+    Clock {
+        /// CLOCK_REALTIME.
+        Realtime = "realtime",
+        /// CLOCK_MONOTONIC.
+        Monotonic = "monotonic",
+        /// CLOCK_TAI.
+        Tai = "tai",
     }
 }
 

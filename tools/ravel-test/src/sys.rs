@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use libc::{c_int, c_void};
 
+mod link;
 mod memory;
 mod net;
 mod wait;
-pub use {memory::*, net::*, wait::*};
+pub use {link::*, memory::*, net::*, wait::*};
 
 /// A process or thread id.
 pub type Pid = i32;
@@ -43,6 +44,16 @@ fn cvt_long(result: libc::c_long) -> io::Result<libc::c_long> {
 /// The errno of an error, or 0.
 pub fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(0)
+}
+
+/// CLOCK_MONOTONIC, in nanoseconds.
+pub fn monotonic_ns() -> io::Result<u64> {
+    // SAFETY: All-zero is a valid timespec, and there is room for one.
+    unsafe {
+        let mut now: libc::timespec = zeroed();
+        cvt(libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now))?;
+        Ok(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+    }
 }
 
 // Processes.

@@ -47,6 +47,8 @@ mod scan;
 mod selftests;
 mod sharers;
 mod shutdown;
+mod skb_headers;
+mod skb_queues;
 mod skbs;
 mod sockets;
 mod spool;
@@ -55,6 +57,7 @@ mod stuck;
 mod verdict;
 mod waiters;
 mod who;
+mod wire;
 mod work;
 
 /// Every subject's tests.
@@ -91,6 +94,8 @@ pub const ALL: &[&[Test]] = &[
     who::TESTS,
     stuck::TESTS,
     skbs::TESTS,
+    skb_queues::TESTS,
+    skb_headers::TESTS,
     events::TESTS,
     events_lost::TESTS,
     events_streams::TESTS,

@@ -425,8 +425,13 @@ const RECORDS: &[(&str, &str)] = &[
     (
         "skb",
         "fd:n queue:w pos:n id:i len:n data_len:n truesize:n data:n tail:n end:n mac:o network:o \
-         transport:o protocol:h cloned:f frags:n frag_list:f",
+         transport:o inner_mac:o inner_network:o inner_transport:o mac_len:n hdr_len:n protocol:h \
+         cloned:f fclone:w users:n dataref:n flags:w frags:n frag_list:f pkt_type:w ip_summed:w \
+         csum_level:n priority:n mark:h hash:h iif:n",
     ),
+    ("frag", "fd:n queue:w pos:n index:n page:i offset:n size:n"),
+    ("part", "fd:n queue:w pos:n index:n id:i len:n data_len:n"),
+    ("header", "fd:n queue:w pos:n offset:n bytes:w"),
 ];
 
 /// The keys of each summary.
