@@ -463,6 +463,9 @@ pub struct Work {
     /// End when no job is ready
     #[arg(long)]
     pub no_wait: bool,
+    /// Start the command once: it reads each job from a line, and answers `done` or `failed WHY`
+    #[arg(long)]
+    pub keep: bool,
     /// What is run for each job, which it reads from standard input
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,

@@ -2,6 +2,7 @@
 
 pub mod guard;
 pub mod job;
+mod kept;
 mod memory;
 mod run;
 
@@ -18,6 +19,7 @@ use crate::screen::count;
 use crate::stop::Stop;
 use guard::Guard;
 use job::{Fate, How, Job};
+use kept::Kept;
 use run::{Outcome, Run};
 
 /// How long to wait for a token at most: a producer that pushes none is found out then.
@@ -43,6 +45,7 @@ pub fn run(args: &Work) -> Result<(), Failure> {
         args,
         queue: Queue::new(keys),
         stop,
+        kept: None,
         guard: None,
         host: rustix::system::uname()
             .nodename()
@@ -79,6 +82,8 @@ struct Worker<'a> {
     args: &'a Work,
     queue: Queue,
     stop: Stop,
+    /// Goes before the guard: what is kept may have work to end.
+    kept: Option<Kept>,
     guard: Option<Guard>,
     host: String,
 }
@@ -137,7 +142,7 @@ impl Worker<'_> {
             timeout: job.timeout(self.args),
             ours,
         };
-        let outcome = match run.run(link, &self.stop, &mut self.guard) {
+        let outcome = match run.run(link, &self.stop, &mut self.guard, &mut self.kept) {
             Ok(outcome) => outcome,
             Err(error) => {
                 self.give_back(link, reserved)?;
@@ -155,6 +160,7 @@ impl Worker<'_> {
                 Ok(())
             }
             Outcome::Failed(how, why) => self.failed(link, reserved, &job, how, &why),
+            Outcome::Refused(why) => self.failed(link, reserved, &job, How::Ended, &why),
             Outcome::Stopped => {
                 self.say(
                     &job,

@@ -59,6 +59,7 @@ mod waiters;
 mod who;
 mod wire;
 mod work;
+mod work_ended;
 
 /// Every subject's tests.
 pub const ALL: &[&[Test]] = &[
@@ -108,6 +109,7 @@ pub const ALL: &[&[Test]] = &[
     closings::TESTS,
     spool::TESTS,
     work::TESTS,
+    work_ended::TESTS,
     forward::TESTS,
     cli::TESTS,
     concurrency::TESTS,

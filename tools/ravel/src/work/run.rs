@@ -1,9 +1,12 @@
 //! A job's command under watch.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
@@ -11,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::guard::Guard;
 use super::job::How;
+use super::kept::{self, Kept};
 use super::memory;
 use crate::cli::Work;
 use crate::queue::link::{Link, Until};
@@ -24,6 +28,8 @@ pub enum Outcome {
     Done,
     /// It did not.
     Failed(How, String),
+    /// One that does job after job says that it could not do this one.
+    Refused(String),
     /// This program was asked twice to end.
     Stopped,
     /// The job is no more ours: the server did not let us keep it, or was not to be reached.
@@ -32,6 +38,10 @@ pub enum Outcome {
 
 /// How long a command has between being asked to end and being killed.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long after a renewal that failed the next is tried.
+const AGAIN: Duration = Duration::from_millis(500);
+/// What surely fits into an empty pipe.
+const PIPE: usize = 32_768;
 /// How often its memory is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -51,6 +61,36 @@ pub struct Run<'a> {
     pub ours: Instant,
 }
 
+/// A job under way, as it is watched.
+pub trait Seat {
+    /// Who does it.
+    fn pid(&self) -> Pid;
+    /// Readable when there may be something to be seen.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// How it ended, if it has.
+    fn look(&mut self) -> io::Result<Option<Outcome>>;
+}
+
+/// A process for one job.
+struct Once {
+    child: Child,
+    ended: OwnedFd,
+}
+
+impl Seat for Once {
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+
+    fn look(&mut self) -> io::Result<Option<Outcome>> {
+        Ok(self.child.try_wait()?.map(outcome))
+    }
+}
+
 impl Run<'_> {
     /// Runs it to its end, and keeps it reserved meanwhile.
     pub fn run(
@@ -58,23 +98,86 @@ impl Run<'_> {
         link: &mut Link,
         stop: &Stop,
         guard: &mut Option<Guard>,
+        kept: &mut Option<Kept>,
     ) -> io::Result<Outcome> {
         if !guard.as_mut().is_some_and(Guard::stands) {
+            *kept = None;
             *guard = Some(Guard::start()?);
         }
         let Some(standing) = guard.as_ref() else {
             return Err(io::Error::other("no guard"));
         };
-        let mut child = self.start(standing)?;
-        let outcome = self.watch(&mut child, link, stop, standing);
+        if self.args.keep {
+            return self.hand(link, stop, guard, kept);
+        }
+        let child = self.start(standing)?;
+        let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let mut seat = Once { child, ended };
+        let outcome = self.watch(&mut seat, link, stop, standing);
         if !matches!(outcome, Ok(Outcome::Done)) {
             // With all that it has left running.
             if let Some(guard) = guard.take() {
                 guard.kill();
             }
             // It may have left the group.
-            child.kill()?;
-            child.wait()?;
+            seat.child.kill()?;
+            seat.child.wait()?;
+        }
+        outcome
+    }
+
+    /// Gives it to a command that does job after job.
+    fn hand(
+        &mut self,
+        link: &mut Link,
+        stop: &Stop,
+        guard: &mut Option<Guard>,
+        kept: &mut Option<Kept>,
+    ) -> io::Result<Outcome> {
+        let Some(standing) = guard.as_ref() else {
+            return Err(io::Error::other("no guard"));
+        };
+        let mut seat = match kept.take() {
+            Some(seat) => seat,
+            None => Kept::start(&self.args.command, &self.args.queue.queue, standing)?,
+        };
+        let line = kept::line(self.job.job());
+        let outcome = match seat.feed() {
+            // Where it does not read, it does not end: the limits are watched meanwhile.
+            Ok(mut input) => thread::scope(|scope| {
+                let mut writer = None;
+                if line.len() < PIPE {
+                    // Who has gone is found out by what he does not say.
+                    let _ = input.write_all(&line);
+                } else {
+                    writer = Some(scope.spawn(move || input.write_all(&line)));
+                }
+                let mut outcome = self.watch(&mut seat, link, stop, standing);
+                let read = writer.is_none_or(|writer| kept::soon(|| writer.is_finished()));
+                if !read && matches!(outcome, Ok(Outcome::Done | Outcome::Refused(_))) {
+                    let why = "it answered before it had read the job".to_owned();
+                    outcome = Ok(Outcome::Failed(How::Ended, why));
+                }
+                if !matches!(outcome, Ok(Outcome::Done | Outcome::Refused(_))) {
+                    seat.kill();
+                }
+                outcome
+            }),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(Outcome::Done | Outcome::Refused(_)) => {
+                // Between two jobs nothing is lost by it.
+                if self.too_large(seat.pid()).is_none() {
+                    *kept = Some(seat);
+                }
+            }
+            _ => {
+                drop(seat);
+                if let Some(guard) = guard.take() {
+                    guard.kill();
+                }
+            }
         }
         outcome
     }
@@ -84,29 +187,20 @@ impl Run<'_> {
         let mut input = File::from(rustix::fs::memfd_create("job", MemfdFlags::CLOEXEC)?);
         input.write_all(self.job.job())?;
         input.rewind()?;
-        let (name, arguments) = match self.args.command.split_first() {
-            Some(words) => words,
-            None => return Err(io::Error::other("no command is named")),
-        };
-        Command::new(name)
-            .args(arguments)
-            .env("RAVEL_QUEUE", &self.args.queue.queue)
+        command(&self.args.command, &self.args.queue.queue, guard)?
             .env("RAVEL_JOB", self.id)
             .env("RAVEL_ATTEMPT", self.job.attempts.unwrap_or(1).to_string())
             .stdin(input)
-            .process_group(guard.group())
             .spawn()
     }
 
     fn watch(
         &mut self,
-        child: &mut Child,
+        seat: &mut dyn Seat,
         link: &mut Link,
         stop: &Stop,
         guard: &Guard,
     ) -> io::Result<Outcome> {
-        let pid = Pid::from_child(child);
-        let ended = pidfd_open(pid, PidfdFlags::empty())?;
         let begun = Instant::now();
         let limit = Duration::from_secs(self.timeout.into());
         let beat = Duration::from_secs(self.args.retry_after) / 3;
@@ -114,10 +208,10 @@ impl Run<'_> {
         // Since when it has been asked to end, and what it will be said to have failed by.
         let mut asked: Option<(Instant, How, String)> = None;
         loop {
-            if let Some(status) = child.try_wait()? {
+            if let Some(outcome) = seat.look()? {
                 return Ok(match asked {
                     Some((_, how, why)) => Outcome::Failed(how, why),
-                    None => outcome(status),
+                    None => outcome,
                 });
             }
             let now = Instant::now();
@@ -137,8 +231,9 @@ impl Run<'_> {
                     guard.signal(Signal::TERM);
                     asked = Some((now, How::Late, why));
                 }
+                None if self.args.keep => {}
                 None => {
-                    if let Some(why) = self.too_large(pid) {
+                    if let Some(why) = self.too_large(seat.pid()) {
                         return Ok(Outcome::Failed(How::Ended, why));
                     }
                 }
@@ -150,18 +245,15 @@ impl Run<'_> {
                     ..Until::default()
                 };
                 let asked_at = Instant::now();
-                match self
-                    .queue
-                    .extend(link, until, self.job, self.args.retry_after)
-                {
-                    Ok(true) => self.ours = super::until(asked_at, self.args),
+                let (queue, seconds) = (self.queue, self.args.retry_after);
+                match queue.extend(link, until, self.job, seconds) {
+                    Ok(true) => {
+                        self.ours = super::until(asked_at, self.args);
+                        next = asked_at + beat;
+                    }
                     Ok(false) => return Ok(Outcome::Lost),
-                    Err(_) => {}
+                    Err(_) => next = Instant::now() + AGAIN,
                 }
-                next = match self.ours > asked_at + beat {
-                    true => asked_at + beat,
-                    false => Instant::now() + Duration::from_millis(200),
-                };
             }
             let mut wake = next.min(self.ours);
             match &asked {
@@ -169,12 +261,12 @@ impl Run<'_> {
                 None if self.timeout > 0 => wake = wake.min(begun + limit),
                 None => {}
             }
-            if self.args.memory.is_some() {
+            if self.args.memory.is_some() && !self.args.keep {
                 wake = wake.min(now + LOOK);
             }
             let time = wake.saturating_duration_since(Instant::now());
             // A signal is looked at once, at the top of the loop.
-            rest(stop, &ended, time)?;
+            stop.wait(Some(seat.fd()), Some(time))?;
         }
     }
 
@@ -185,9 +277,17 @@ impl Run<'_> {
     }
 }
 
-fn rest(stop: &Stop, ended: &rustix::fd::OwnedFd, time: Duration) -> io::Result<()> {
-    use rustix::fd::AsFd;
-    stop.wait(Some(ended.as_fd()), Some(time))
+/// A command for jobs, in the group that the guard leads.
+pub fn command(words: &[OsString], queue: &str, guard: &Guard) -> io::Result<Command> {
+    let Some((name, arguments)) = words.split_first() else {
+        return Err(io::Error::other("no command is named"));
+    };
+    let mut command = Command::new(name);
+    command
+        .args(arguments)
+        .env("RAVEL_QUEUE", queue)
+        .process_group(guard.group());
+    Ok(command)
 }
 
 fn outcome(status: ExitStatus) -> Outcome {
