@@ -17,10 +17,15 @@ use crate::sys::{self, Pid};
 mod beside;
 mod events;
 mod flat;
+mod queue;
 mod walk;
 
 /// Runs what is asked for.
 pub fn run(words: &[&str]) -> Result<()> {
+    if let ["queue"] = words {
+        // Of the module it needs nothing.
+        return queue::jobs();
+    }
     module::mount_debugfs()?;
     if !module::is_loaded() {
         module::insert()?;
@@ -35,9 +40,10 @@ pub fn run(words: &[&str]) -> Result<()> {
             walk::quiet()?;
             walk::moving()?;
             beside::shared_memory()?;
-            beside::target()
+            beside::target()?;
+            queue::jobs()
         }
-        _ => bail!("usage: ravel-test --bench flat|events|beside"),
+        _ => bail!("usage: ravel-test --bench flat|events|beside|queue"),
     }
 }
 
