@@ -135,9 +135,9 @@ fn folder_and_query_give_the_same_text() -> Result<()> {
     for report in REPORTS {
         let by_query = report_text(report, scene.puppet.pid)?;
         let by_folder = read_file(&format!("{}/{report}", scene.puppet.pid))?.whole()?;
-        check!(by_query == by_folder, "{report} differs");
+        same_text(&by_folder, &by_query, report)?;
         let by_cat = fs::read(format!("{DIR}/{}/{report}", scene.puppet.pid))?;
-        check!(by_query == by_cat, "{report} differs where std reads it");
+        same_text(&by_cat, &by_query, format_args!("{report}, read by std"))?;
     }
     detach(scene.puppet.pid)
 }
@@ -268,10 +268,8 @@ fn two_descriptors_do_not_disturb_each_other() -> Result<()> {
         texts[0] == report_text("anon_vma", one.puppet.pid)?,
         "the first differs"
     );
-    check!(
-        texts[1] == report_text("sockets", two.puppet.pid)?,
-        "the second differs"
-    );
+    let second = report_text("sockets", two.puppet.pid)?;
+    same_text(&texts[1], &second, "the second")?;
     Ok(())
 }
 
