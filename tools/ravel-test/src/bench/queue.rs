@@ -42,24 +42,9 @@ pub fn jobs() -> Result<()> {
     Ok(())
 }
 
-/// How many a second it does at best, less what it takes to start and find nothing.
+/// How many a second it does at best, less what it takes to start and do one.
 fn rate(server: &Server, count: usize, mut command: Command) -> Result<f64> {
-    let mut run = || -> Result<Duration> {
-        let start = Instant::now();
-        let status = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()?;
-        ensure!(status.success(), "{command:?} ended with {status}");
-        ensure!(
-            server.counts("q")? == [0, 0, 0, 0],
-            "{command:?} leaves something"
-        );
-        Ok(start.elapsed())
-    };
-    let (mut idle, mut busy) = (Duration::MAX, Duration::MAX);
-    for _ in 0..4 {
-        idle = idle.min(run()?);
+    let mut run = |count: usize| -> Result<Duration> {
         let mut fill = redis::pipe();
         for at in 0..count {
             let job = format!(
@@ -68,8 +53,22 @@ fn rate(server: &Server, count: usize, mut command: Command) -> Result<f64> {
             fill.rpush("queues:q", job).ignore();
         }
         fill.query::<()>(&mut server.connect()?)?;
-        busy = busy.min(run()?);
+        let start = Instant::now();
+        let status = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()?;
+        let time = start.elapsed();
+        ensure!(status.success(), "{command:?} ended with {status}");
+        let left = server.counts("q")?;
+        ensure!(left == [0, 0, 0, 0], "{command:?} leaves {left:?}");
+        Ok(time)
+    };
+    let (mut one, mut all) = (Duration::MAX, Duration::MAX);
+    for _ in 0..4 {
+        one = one.min(run(1)?);
+        all = all.min(run(count + 1)?);
     }
-    let time = busy.saturating_sub(idle).max(Duration::from_millis(1));
+    let time = all.saturating_sub(one).max(Duration::from_millis(1));
     Ok(count as f64 / time.as_secs_f64())
 }
