@@ -40,6 +40,14 @@ tests!("selftests" when are_there:
     mm_rmap [300 s],
     mm_soft_dirty [120 s],
     mm_split_huge_page_test [300 s],
+    af_unix_diag_uid [300 s],
+    af_unix_msg_oob [300 s],
+    af_unix_scm_inq [300 s],
+    af_unix_scm_pidfd [300 s],
+    af_unix_scm_rights [300 s],
+    af_unix_unix_connect [300 s],
+    af_unix_unix_connreset [300 s],
+    af_unix_unix_listen [300 s],
 );
 
 fn are_there() -> bool {
@@ -71,6 +79,14 @@ programs!(
     mm_rmap: "mm/rmap",
     mm_soft_dirty: "mm/soft-dirty",
     mm_split_huge_page_test: "mm/split_huge_page_test",
+    af_unix_diag_uid: "net/af_unix/diag_uid",
+    af_unix_msg_oob: "net/af_unix/msg_oob",
+    af_unix_scm_inq: "net/af_unix/scm_inq",
+    af_unix_scm_pidfd: "net/af_unix/scm_pidfd",
+    af_unix_scm_rights: "net/af_unix/scm_rights",
+    af_unix_unix_connect: "net/af_unix/unix_connect",
+    af_unix_unix_connreset: "net/af_unix/unix_connreset",
+    af_unix_unix_listen: "net/af_unix/unix_listen",
 );
 
 /// What came of one of a program's tests.
