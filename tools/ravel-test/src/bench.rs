@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Measurements beside each other in one run: what is told are ratios, since seconds are the machine's.
 //!
-//! `ravel-test --bench flat` (of which `events` is a part) is for a VM whose clock counts instructions,
-//! `ravel-test --bench beside` for any.
+//! `ravel-test --bench flat` (of which `events` and `instructions` are parts) is for a VM whose clock counts instructions,
+//! `ravel-test --bench beside` (of which `sockets` and `queue` are) for any.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -18,6 +18,7 @@ mod beside;
 mod events;
 mod flat;
 mod queue;
+mod sockets;
 mod walk;
 
 /// Runs what is asked for.
@@ -33,17 +34,25 @@ pub fn run(words: &[&str]) -> Result<()> {
     match words {
         ["flat"] => {
             flat::run()?;
-            events::run()
+            events::run()?;
+            sockets::instructions()
         }
         ["events"] => events::run(),
+        ["sockets"] => {
+            sockets::busy()?;
+            sockets::owners(1, 20_000)
+        }
+        ["instructions"] => sockets::instructions(),
         ["beside"] => {
             walk::quiet()?;
             walk::moving()?;
             beside::shared_memory()?;
             beside::target()?;
+            sockets::busy()?;
+            sockets::owners(1, 20_000)?;
             queue::jobs()
         }
-        _ => bail!("usage: ravel-test --bench flat|events|beside|queue"),
+        _ => bail!("usage: ravel-test --bench flat|events|instructions|beside|sockets|queue"),
     }
 }
 
