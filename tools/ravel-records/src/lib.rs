@@ -31,6 +31,7 @@ mod chains;
 pub mod client;
 mod control;
 mod cow;
+pub mod decode;
 mod error;
 mod events;
 mod events_client;

@@ -330,6 +330,20 @@ impl SkbsReport {
         })
     }
 
+    /// The same of one descriptor alone; none if that is no socket.
+    pub fn only(mut self, fd: u32) -> Option<Self> {
+        self.sockets.retain(|of| of.socket.fd == fd);
+        let of = self.sockets.first()?;
+        let missing = |queue: &Queue| queue.packets.saturating_sub(queue.skbs.len() as u64);
+        let counts = &mut self.summary;
+        counts.sockets = 1;
+        counts.queues = of.queues.len() as u64;
+        counts.skbs = of.queues.iter().map(|queue| queue.skbs.len() as u64).sum();
+        counts.busy = of.socket.busy.into();
+        counts.cut = of.queues.iter().map(missing).fold(0, u64::saturating_add);
+        Some(self)
+    }
+
     /// The socket of a descriptor.
     pub fn socket(&self, fd: u32) -> Option<&SocketQueues> {
         self.sockets.iter().find(|of| of.socket.fd == fd)

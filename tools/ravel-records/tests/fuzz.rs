@@ -2,6 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use ravel_records::decode::Decoded;
 use ravel_records::{
     AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Failed, Line, LineageReport,
     PageReport, SkbsReport, SocketsReport, Sources, Streams, Tree, Value, Version, WaitersReport,
@@ -12,6 +13,7 @@ const SAMPLES: [&[u8]; 13] = [
     include_bytes!("samples/anon-mprotect-split.txt"),
     include_bytes!("samples/sockets-half-closed.txt"),
     include_bytes!("samples/skbs-udp.txt"),
+    include_bytes!("samples/skbs-headers.txt"),
     include_bytes!("samples/waiters-every-model.txt"),
     include_bytes!("samples/page-forked.txt"),
     include_bytes!("samples/cow-bgsave-child.txt"),
@@ -35,7 +37,13 @@ fn read_all(text: &[u8]) {
         serde_json::to_string(&report).unwrap()
     });
     let _ = SocketsReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
-    let _ = SkbsReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
+    let _ = SkbsReport::parse(text).map(|report| {
+        let queues = report.sockets.iter().flat_map(|of| &of.queues);
+        for skb in queues.flat_map(|queue| &queue.skbs) {
+            serde_json::to_string(&Decoded::of(skb)).unwrap();
+        }
+        serde_json::to_string(&report).unwrap()
+    });
     let _ = WaitersReport::parse(text).map(|report| serde_json::to_string(&report).unwrap());
     let _ = PageReport::parse(text).map(|report| {
         for page in &report.pages {

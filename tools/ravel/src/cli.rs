@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use ravel_records::Id;
 
 use crate::who::Wanted;
 
@@ -37,6 +38,8 @@ pub enum Command {
     Sockets(Sockets),
     /// Show the sk_buffs in the sockets' queues, with their header offsets
     Skbs(Skbs),
+    /// Show one sk_buff: its fields, its headers, and its buffer to scale
+    Skb(Skb),
     /// Show the pages at some addresses, and who else maps each
     Page(Page),
     /// Show how much of the private memory is shared, and with whom
@@ -121,9 +124,41 @@ pub struct Sockets {
 pub struct Skbs {
     #[command(flatten)]
     pub source: Source,
+    /// Show the socket of this descriptor alone
+    #[arg(value_name = "FD", conflicts_with = "from")]
+    pub fd: Option<u32>,
     /// Show the raw values of unset offsets, too
     #[arg(long)]
     pub raw: bool,
+    /// Show the ids, which `ravel skb` takes
+    #[arg(long)]
+    pub ids: bool,
+}
+
+/// `ravel skb`.
+#[derive(Debug, Args)]
+pub struct Skb {
+    /// The sk_buff's id: 16 hexadecimal digits, as `ravel skbs --ids` shows
+    #[arg(value_parser = id)]
+    pub id: Id,
+    /// Draw its buffer to scale, with every pointer at its place
+    #[arg(long)]
+    pub draw: bool,
+    /// Look in the queues of this process alone
+    #[arg(long, value_name = "PID", conflicts_with = "from")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pid: Option<u32>,
+    /// Look in a report `skbs` that was saved, `-` for stdin
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Print one JSON document, with the keys of the report format
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn id(text: &str) -> Result<Id, String> {
+    text.parse()
+        .map_err(|_| "not 16 hexadecimal digits".to_owned())
 }
 
 /// `ravel sharers`.

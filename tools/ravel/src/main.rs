@@ -13,6 +13,7 @@ mod jobs;
 mod machine;
 mod origin;
 mod queue;
+mod packet;
 mod remedy;
 mod screen;
 mod spool;
@@ -60,6 +61,10 @@ enum Failure {
     NoMapping(u64),
     /// Nobody has such a socket.
     NoSocket(u64),
+    /// A descriptor is no socket.
+    NoDescriptor(u32),
+    /// No queue has such an sk_buff.
+    NoPacket(u64),
     /// A drawing could not be written.
     File(String, io::Error),
 }
@@ -101,6 +106,13 @@ fn main() -> ExitCode {
         ),
         Failure::NoSocket(processes) => format!(
             "no process has such a socket: {} were asked\n  try: ss -a, for those that no process has",
+            screen::count(processes, "process", "processes")
+        ),
+        Failure::NoDescriptor(fd) => {
+            format!("descriptor {fd} is no socket\n  try: ravel sockets PID, for those that are")
+        }
+        Failure::NoPacket(processes) => format!(
+            "no queue holds such an sk_buff now: {} were asked\n  try: ravel skbs PID --ids, for those that wait",
             screen::count(processes, "process", "processes")
         ),
         Failure::Namespace => {
@@ -153,11 +165,34 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
         }
         Command::Skbs(args) => {
-            let report = SkbsReport::parse(&text(&client, ReportName::Skbs, &args.source)?)?;
+            let mut report = SkbsReport::parse(&text(&client, ReportName::Skbs, &args.source)?)?;
+            if let Some(fd) = args.fd {
+                report = report.only(fd).ok_or(Failure::NoDescriptor(fd))?;
+            }
             if args.source.json {
                 return json(&report);
             }
-            print(&view::skbs::draw(&report, args.raw, &screen))?;
+            let options = view::skbs::Options {
+                raw: args.raw,
+                ids: args.ids,
+            };
+            print(&view::skbs::draw(&report, &options, &screen))?;
+        }
+        Command::Skb(args) => {
+            let (found, asked) = match &args.from {
+                Some(_) => {
+                    let report = SkbsReport::parse(&named(args.from.as_deref())?)?;
+                    let mut found = None;
+                    packet::look(args.id, &report, &mut found);
+                    (found, 1)
+                }
+                None => packet::find(args.id, args.pid, &client)?,
+            };
+            let found = found.ok_or(Failure::NoPacket(asked))?;
+            if args.json {
+                return json(&found);
+            }
+            print(&view::skb::draw(&found, args.draw, &screen))?;
         }
         Command::Page(args) => {
             let report = PageReport::parse(&page_text(&client, &args)?)?;

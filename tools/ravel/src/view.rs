@@ -7,6 +7,7 @@ pub mod events;
 pub mod page;
 mod remarks;
 pub mod sharers;
+pub mod skb;
 pub mod skbs;
 pub mod sockets;
 pub mod stuck;

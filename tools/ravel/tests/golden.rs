@@ -77,6 +77,23 @@ fn skbs_of_udp_and_tcp() {
 }
 
 #[test]
+fn skbs_with_ids() {
+    insta::assert_snapshot!(shown(&["skbs", "--ids"], "skbs-headers.txt", None));
+}
+
+#[test]
+fn skb_drawn() {
+    for (id, snapshot) in [
+        ("00aa11bb22cc33e1", "skb_in_a_tunnel"),
+        ("00aa11bb22cc33e2", "skb_that_does_not_agree"),
+        ("00aa11bb22cc33e3", "skb_in_an_error_queue"),
+    ] {
+        let text = shown(&["skb", id, "--draw"], "skbs-headers.txt", Some(100));
+        insta::assert_snapshot!(snapshot, text);
+    }
+}
+
+#[test]
 fn skbs_raw() {
     insta::assert_snapshot!(shown(&["skbs", "--raw"], "skbs-udp.txt", Some(120)));
 }

@@ -2,6 +2,7 @@
 //! The command `ravel`, on the live module.
 
 use std::io::Write;
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
@@ -13,7 +14,7 @@ use serde_json::Value;
 use super::anon::Folder;
 use crate::module::{self, report_text};
 use crate::process::{Area, Child, Puppet, Stage};
-use crate::report::{chain, parse_anon, parse_skbs, parse_sockets, vma};
+use crate::report::{chain, own_socket, parse_anon, parse_skbs, parse_sockets, vma};
 use crate::sys::{self, Pid};
 use crate::{check, check_eq, tests};
 
@@ -21,6 +22,7 @@ tests!("cli":
     json_of_anon_is_the_report,
     json_of_sockets_is_the_report,
     json_of_skbs_is_the_report,
+    skb_is_found_and_drawn,
     json_names_fields_as_the_format_does,
     tables_tell_of_the_area_and_the_child,
     tables_are_plain_where_nobody_looks,
@@ -145,6 +147,86 @@ fn json_of_skbs_is_the_report() -> Result<()> {
     let read = parse_skbs(&scene.text("skbs")?)?;
     check_eq!(shown.sockets, read.sockets, "sockets and queues");
     check_eq!(shown.summary.skbs, 1, "skbs in the summary");
+    Ok(())
+}
+
+fn skb_is_found_and_drawn() -> Result<()> {
+    let (one, two) = (
+        UdpSocket::bind("127.0.0.1:0")?,
+        UdpSocket::bind("127.0.0.1:0")?,
+    );
+    one.send_to(&[0x5a; 100], two.local_addr()?)?;
+    super::peers::wait_for("the packet", || Ok(own_socket(&two)?.1.rx_packets == 1))?;
+    let (us, fd) = (sys::getpid().to_string(), two.as_raw_fd().to_string());
+    let json: SkbsReport = serde_json::from_slice(&out_of(&["skbs", &us, &fd, "--json"])?)?;
+    check_eq!(json.sockets.len(), 1, "sockets, where one is asked for");
+    let queues = &json.sockets[0].queues;
+    let skb = queues
+        .iter()
+        .find_map(|queue| queue.skbs.first())
+        .context("no sk_buff")?;
+    let id = skb.id.to_string();
+    check!(
+        text_of(&["skbs", &us, &fd, "--ids"])?.contains(&id),
+        "{id} is not among the ids"
+    );
+    for args in [
+        &["skb", &id, "--draw"][..],
+        &["skb", &id, "--draw", "--pid", &us],
+    ] {
+        let drawn = text_of(args)?;
+        let words = [
+            format!("fd {fd} of "),
+            format!("^ data {}", skb.data),
+            format!("transport {}: UDP", skb.transport.raw),
+            format!("network {}: IPv4", skb.network.raw),
+            "127.0.0.1 → 127.0.0.1, UDP, 128 bytes".to_owned(),
+            format!(
+                "{} → {}, 108 bytes",
+                one.local_addr()?.port(),
+                two.local_addr()?.port()
+            ),
+        ];
+        for word in words {
+            check!(drawn.contains(&word), "`{word}` is not in:\n{drawn}");
+        }
+        // To scale: the columns of headers and data are as their bytes are to the buffer's.
+        let bar = drawn
+            .lines()
+            .find(|line| line.contains('#'))
+            .context("no drawing")?
+            .trim();
+        let count = |what: char| bar.chars().filter(|column| *column == what).count() as u64;
+        let width = bar.chars().count() as u64;
+        for (what, bytes) in [('H', skb.data - u64::from(skb.mac.raw)), ('#', skb.len)] {
+            let want = bytes * width / skb.end;
+            check!(
+                count(what).abs_diff(want) <= 2,
+                "{} columns of {what}, not {want}:\n{drawn}",
+                count(what)
+            );
+        }
+    }
+    let json: Value = serde_json::from_slice(&out_of(&["skb", &id, "--json"])?)?;
+    check_eq!(json["layers"][2]["name"], "UDP", "the third layer");
+    check_eq!(json["skb"]["id"], id, "id");
+    check_eq!(json["holders"][0]["fd"], two.as_raw_fd(), "fd");
+    two.recv(&mut [0; 200])?;
+    for (args, says) in [
+        (
+            &["skb", "0000000000000001"][..],
+            "no queue holds such an sk_buff now",
+        ),
+        (&["skbs", &us, "0"], "descriptor 0 is no socket"),
+    ] {
+        let output = ravel(args)?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        check!(
+            !output.status.success() && text.contains(says),
+            "{args:?}: {text}"
+        );
+        check!(text.contains("\n  try: "), "no remedy: {text}");
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, IpHeaders, IpNumber, Ipv4Extensions,
     Ipv4Header, Ipv6Extensions, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, VlanId,
 };
+use ravel_records::decode::Decoded;
 use ravel_records::{Checksum, Clock, PacketType, QueueName, Skb};
 
 use super::peers::wait_for;
@@ -87,6 +88,7 @@ fn ipv4_options_and_ipv6_extensions() -> Result<()> {
         check_eq!(skb.headers[0].offset, network, "where the headers begin");
         check_eq!(skb.transport.get(), Some(network as u16 + 28), "transport");
         check_eq!(skb.data, network + 36, "data");
+        check_eq!(Decoded::of(skb).disagreements, [""; 0], "disagreements");
         check_eq!(
             skb.mac.get(),
             skb.network.get(),
@@ -161,8 +163,11 @@ fn udp(port: u16, payload: &[u8]) -> Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// Each frame with its name, and how many of its bytes are headers.
-fn frames() -> Result<Vec<(&'static str, usize, Vec<u8>)>> {
+/// A frame: its name, how many of its bytes are headers, which, and it.
+type Frame = (&'static str, usize, &'static str, Vec<u8>);
+
+/// Frames of every kind.
+fn frames() -> Result<Vec<Frame>> {
     let inner = udp(9, PAYLOAD)?;
     let vxlan = [&[8, 0, 0, 0, 0, 0, 42, 0][..], &ethernet(0x0800, &inner)].concat();
     // Without the flag it is something else that uses the port.
@@ -200,42 +205,73 @@ fn frames() -> Result<Vec<(&'static str, usize, Vec<u8>)>> {
     // Not the first fragment: nothing behind it is a header.
     later[6..8].copy_from_slice(&[0, 10]);
     Ok(vec![
-        ("ARP", 14 + 28, [&arp[..], PAYLOAD].concat()),
-        ("UDP", 14 + 28, ethernet(0x0800, &udp(9, PAYLOAD)?)),
-        ("TCP with options", 14 + 20 + 36, tcp),
-        ("ICMP", 14 + 28, icmp),
+        ("ARP", 14 + 28, "Ethernet ARP", [&arp[..], PAYLOAD].concat()),
+        (
+            "UDP",
+            14 + 28,
+            "Ethernet IPv4 UDP",
+            ethernet(0x0800, &udp(9, PAYLOAD)?),
+        ),
+        ("TCP with options", 14 + 20 + 36, "Ethernet IPv4 TCP", tcp),
+        ("ICMP", 14 + 28, "Ethernet IPv4 ICMP", icmp),
         (
             "VXLAN",
             14 + 28 + 8 + 14 + 28,
+            "Ethernet IPv4 UDP VXLAN Ethernet IPv4 UDP",
             ethernet(0x0800, &udp(4789, &vxlan)?),
         ),
         (
             "not VXLAN",
             14 + 28,
+            "Ethernet IPv4 UDP",
             ethernet(0x0800, &udp(4789, &no_vxlan)?),
         ),
         (
             "GRE with a key",
             14 + 20 + 8 + 28,
+            "Ethernet IPv4 GRE IPv4 UDP",
             ethernet(0x0800, &ip_of(47, &gre)?),
         ),
         (
             "Ethernet in GRE",
             14 + 20 + 4 + 14 + 28,
+            "Ethernet IPv4 GRE Ethernet IPv4 UDP",
             ethernet(0x0800, &ip_of(47, &bridged)?),
         ),
-        ("IPIP", 14 + 20 + 28, ethernet(0x0800, &ip_of(4, &inner)?)),
-        ("a later fragment", 14 + 20, ethernet(0x0800, &later)),
+        (
+            "IPIP",
+            14 + 20 + 28,
+            "Ethernet IPv4 IPv4 UDP",
+            ethernet(0x0800, &ip_of(4, &inner)?),
+        ),
+        (
+            "a later fragment",
+            14 + 20,
+            "Ethernet IPv4",
+            ethernet(0x0800, &later),
+        ),
         (
             "an unknown protocol",
             14 + 20,
+            "Ethernet IPv4",
             ethernet(0x0800, &ip_of(253, PAYLOAD)?),
         ),
-        ("an unknown EtherType", 14, ethernet(0x88b5, PAYLOAD)),
-        ("IPv6 that is none", 14, ethernet(0x86dd, PAYLOAD)),
+        (
+            "an unknown EtherType",
+            14,
+            "Ethernet",
+            ethernet(0x88b5, PAYLOAD),
+        ),
+        (
+            "IPv6 that is none",
+            14,
+            "Ethernet",
+            ethernet(0x86dd, PAYLOAD),
+        ),
         (
             "half a header",
             14 + 20,
+            "Ethernet IPv4",
             ethernet(0x0800, &ip_of(6, &PAYLOAD[..12])?),
         ),
     ])
@@ -245,12 +281,20 @@ fn frames_of_every_kind() -> Result<()> {
     in_a_namespace(|| {
         let (tap, capture) = tap()?;
         let frames = frames()?;
-        for (_, _, frame) in &frames {
+        for (_, _, _, frame) in &frames {
             (&tap).write_all(frame)?;
         }
         let skbs = received(&capture, frames.len() as u64)?;
         let tap0 = u64::from(sys::device_index("tap0")?);
-        for ((name, len, frame), skb) in frames.iter().zip(&skbs) {
+        for ((name, len, layers, frame), skb) in frames.iter().zip(&skbs) {
+            let decoded = Decoded::of(skb);
+            let read: Vec<_> = decoded.layers.iter().map(|layer| layer.name).collect();
+            check_eq!(read.join(" "), *layers, "headers of {name}, decoded");
+            let end = decoded
+                .layers
+                .last()
+                .map(|layer| layer.end() - skb.headers[0].offset);
+            check_eq!(end, Some(*len as u64), "where those of {name} end");
             check_eq!(header(skb)?, &frame[..*len], "headers of {name}");
             check_eq!(
                 Some(skb.headers[0].offset as u16),

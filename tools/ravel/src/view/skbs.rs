@@ -10,7 +10,8 @@ use super::table::{Column, dim, lines, note, number, table};
 use super::{heading, left_out};
 use crate::screen::{DIM, NOTE, STRONG, Screen, count};
 
-const COLUMNS: [(&str, Column); 15] = [
+const COLUMNS: [(&str, Column); 16] = [
+    ("ID", Column::Left),
     ("POS", Column::Right),
     ("LEN", Column::Right),
     ("PAGED", Column::Right),
@@ -30,12 +31,20 @@ const COLUMNS: [(&str, Column); 15] = [
 /// The columns that are there for TCP alone.
 const TCP: usize = 2;
 
-/// Draws the report; with `raw`, unset offsets as the kernel keeps them.
-pub fn draw(report: &SkbsReport, raw: bool, screen: &Screen) -> String {
+/// What to show beside the rest.
+pub struct Options {
+    /// Unset offsets as the kernel keeps them.
+    pub raw: bool,
+    /// The ids.
+    pub ids: bool,
+}
+
+/// Draws the report.
+pub fn draw(report: &SkbsReport, options: &Options, screen: &Screen) -> String {
     let mut text = heading("sk_buffs", &report.header);
     for of in &report.sockets {
         text.push('\n');
-        socket(&mut text, of, raw, screen);
+        socket(&mut text, of, options, screen);
     }
     let counts = &report.summary;
     let _ = write!(
@@ -61,11 +70,14 @@ pub fn draw(report: &SkbsReport, raw: bool, screen: &Screen) -> String {
     text
 }
 
-fn socket(text: &mut String, of: &SocketQueues, raw: bool, screen: &Screen) {
+fn socket(text: &mut String, of: &SocketQueues, options: &Options, screen: &Screen) {
     let socket = &of.socket;
     let _ = write!(text, "{STRONG}fd {}{STRONG:#}  {}", socket.fd, kind(socket));
     let Some(detail) = &socket.detail else {
         let _ = writeln!(text, "  {NOTE}busy{NOTE:#}");
+        for queue in of.queues.iter().filter(|queue| queue.packets > 0) {
+            draw_queue(text, queue, options, screen);
+        }
         return;
     };
     let (local, remote) = (address(&detail.local), address(&detail.remote));
@@ -77,13 +89,16 @@ fn socket(text: &mut String, of: &SocketQueues, raw: bool, screen: &Screen) {
     }
     text.push('\n');
     for queue in full {
-        draw_queue(text, queue, raw, screen);
+        draw_queue(text, queue, options, screen);
     }
 }
 
-fn draw_queue(text: &mut String, queue: &Queue, raw: bool, screen: &Screen) {
+fn draw_queue(text: &mut String, queue: &Queue, options: &Options, screen: &Screen) {
     let packets = count(queue.packets, "packet", "packets");
     let _ = write!(text, "  {STRONG}{}{STRONG:#}: {packets}", queue.name);
+    if queue.child.is_some() {
+        let _ = write!(text, " of a connection that nobody has accepted");
+    }
     if queue.packets > queue.skbs.len() as u64 {
         let _ = write!(text, ", {NOTE}the first {} here{NOTE:#}", queue.skbs.len());
     }
@@ -96,17 +111,22 @@ fn draw_queue(text: &mut String, queue: &Queue, raw: bool, screen: &Screen) {
         true => &COLUMNS[..],
         false => &COLUMNS[..COLUMNS.len() - TCP],
     };
+    let columns = &columns[usize::from(!options.ids)..];
     let narrower = Screen {
         width: screen.width.map(|width| width.saturating_sub(4)),
     };
     let mut table = table(&narrower, columns);
     for skb in &queue.skbs {
-        table.add_row(row(skb, raw, tcp));
+        let mut cells = row(skb, options.raw, tcp);
+        if options.ids {
+            cells.insert(0, dim(skb.id));
+        }
+        table.add_row(Row::from(cells));
     }
     text.push_str(&lines(&table, 4));
 }
 
-fn row(skb: &Skb, raw: bool, tcp: bool) -> Row {
+fn row(skb: &Skb, raw: bool, tcp: bool) -> Vec<Cell> {
     let mut cells = vec![
         Cell::new(skb.pos),
         Cell::new(skb.len),
@@ -132,7 +152,7 @@ fn row(skb: &Skb, raw: bool, tcp: bool) -> Row {
     if tcp {
         cells.extend([skb.seq, skb.end_seq].map(|seq| seq.map_or(dim("-"), Cell::new)));
     }
-    Row::from(cells)
+    cells
 }
 
 fn offset(offset: Offset, raw: bool) -> Cell {
