@@ -8,7 +8,7 @@ use ravel_records::{
     PageReport, SkbsReport, SocketsReport, Sources, Streams, Tree, Value, Version, WaitersReport,
 };
 
-const SAMPLES: [&[u8]; 13] = [
+const SAMPLES: [&[u8]; 14] = [
     include_bytes!("samples/anon-bgsave-child.txt"),
     include_bytes!("samples/anon-mprotect-split.txt"),
     include_bytes!("samples/sockets-half-closed.txt"),
