@@ -113,7 +113,13 @@ fn check_watched(pid: Pid, fd: u32, at: &[i64], mask: u64, want: u64) -> Result<
     check!(found.socket.nonblock, "it would block: {found:?}");
     check_eq!(found.waiters.len(), 1, "waiters of {fd}: {found:?}");
     check_eq!(found.waiters[0].by, WaitsBy::Epoll, "how");
-    let told = sets(pid, found.socket.inode)?;
+    // Redis sees to itself ten times a second, and does not wait meanwhile.
+    let mut told = Vec::new();
+    wait_for("somebody to wait", || {
+        told = sets(pid, found.socket.inode)?;
+        let threads = |set: &serde_json::Value| set["threads"].as_array().map_or(0, Vec::len);
+        Ok(told.iter().any(|set| threads(set) > 0))
+    })?;
     let fds: Vec<i64> = told.iter().map(|set| number(set, "fd")).collect();
     check_eq!(fds, at, "sets of {fd}: {told:?}");
     let mut threads = Vec::new();
