@@ -52,6 +52,11 @@ pub fn fuzz_inputs() -> u64 {
     asked("RAVEL_FUZZ_N").unwrap_or(FUZZ_INPUTS)
 }
 
+/// How often the module is removed while all of it is in use.
+pub fn removals() -> u64 {
+    asked("RAVEL_REMOVALS").unwrap_or(scale(1000, 60) as u64)
+}
+
 const CHURN_SECONDS: u64 = 60;
 const FUZZ_INPUTS: u64 = 100_000;
 
