@@ -7,6 +7,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -26,20 +28,26 @@ pub struct Test {
     pub limit: u64,
     /// Whether this kernel can run it at all; where not, it is not even listed.
     pub when: fn() -> bool,
+    /// Whether it may run beside others of its kind: it mostly waits, and looks at what it made itself and nothing else.
+    pub beside: bool,
 }
 
 /// The tests of a subject: `tests!("subject": fact, other_fact [120 s], ...)`, or, where not every
-/// kernel can run them, `tests!("subject" when condition: ...)`.
+/// kernel can run them, `tests!("subject" when condition: ...)`, or, where they may run beside each other,
+/// `tests!("subject" beside: ...)`.
 #[macro_export]
 macro_rules! tests {
     (@limit) => { 60 };
     (@limit $limit:literal) => { $limit };
     (@unwrap ()) => { || true };
     (@unwrap ($when:path)) => { $when };
-    ($subject:literal $(when $when:path)?: $($name:ident $([$limit:literal s])?),* $(,)?) => {
-        $crate::tests!(@all $subject, ($($when)?), $($name $([$limit])?),*);
+    ($subject:literal beside: $($name:ident $([$limit:literal s])?),* $(,)?) => {
+        $crate::tests!(@all $subject, (), true, $($name $([$limit])?),*);
     };
-    (@all $subject:literal, $when:tt, $($name:ident $([$limit:literal])?),*) => {
+    ($subject:literal $(when $when:path)?: $($name:ident $([$limit:literal s])?),* $(,)?) => {
+        $crate::tests!(@all $subject, ($($when)?), false, $($name $([$limit])?),*);
+    };
+    (@all $subject:literal, $when:tt, $beside:literal, $($name:ident $([$limit:literal])?),*) => {
         /// The tests of this subject.
         pub const TESTS: &[$crate::harness::Test] = &[$(
             $crate::harness::Test {
@@ -47,6 +55,7 @@ macro_rules! tests {
                 run: $name,
                 limit: $crate::tests!(@limit $($limit)?),
                 when: $crate::tests!(@unwrap $when),
+                beside: $beside,
             },
         )*];
     };
@@ -125,25 +134,24 @@ pub fn run(patterns: &[&str]) -> Result<bool> {
         module::remove().context("remove the module that is there")?;
     }
     let mut outcomes = Vec::new();
-    for test in &chosen {
-        let outcome = if klog::has_died()? {
-            let why = String::from("not run: the kernel has had an Oops (see the first failure)");
-            outcome_of(test.name, Instant::now(), Some(why), Vec::new())
+    for group in chosen.chunk_by(|one, next| one.beside && next.beside) {
+        let done = if klog::has_died()? {
+            let why = "not run: the kernel has had an Oops (see the first failure)";
+            group
+                .iter()
+                .map(|test| Outcome::new(test.name, Duration::ZERO, &[why.to_owned()], Vec::new()))
+                .collect()
         } else {
-            run_test(test, &mut log)
+            run_group(group, &mut log)
         };
-        tell(&outcome);
-        outcomes.push(outcome);
+        done.iter().for_each(tell);
+        outcomes.extend(done);
         write_results(&outcomes);
     }
     let start = Instant::now();
     let failure = finish(&mut log).err();
-    let outcome = outcome_of(
-        LOG_TEST,
-        start,
-        failure.map(|e| format!("{e:#}")),
-        Vec::new(),
-    );
+    let faults: Vec<_> = failure.iter().map(|e| format!("{e:#}")).collect();
+    let outcome = Outcome::new(LOG_TEST, start.elapsed(), &faults, Vec::new());
     tell(&outcome);
     outcomes.push(outcome);
     write_results(&outcomes);
@@ -152,27 +160,22 @@ pub fn run(patterns: &[&str]) -> Result<bool> {
     Ok(failed == 0 && !chosen.is_empty())
 }
 
-fn outcome_of(
-    name: &'static str,
-    start: Instant,
-    failure: Option<String>,
-    told: Vec<String>,
-) -> Outcome {
-    let failure = failure.map(|text| {
-        let text = text.trim();
-        let (why, details) = text.split_once('\n').unwrap_or((text, ""));
+impl Outcome {
+    fn new(name: &'static str, time: Duration, faults: &[String], told: Vec<String>) -> Self {
+        let text = faults.join("\n");
+        let (why, details) = text.trim().split_once('\n').unwrap_or((text.trim(), ""));
         let why = if why.is_empty() {
             "no reason given"
         } else {
             why
         };
-        (why.to_owned(), details.to_owned())
-    });
-    Outcome {
-        name,
-        time: start.elapsed(),
-        failure,
-        told,
+        let failure = (!faults.is_empty()).then(|| (why.to_owned(), details.to_owned()));
+        Self {
+            name,
+            time,
+            failure,
+            told,
+        }
     }
 }
 
@@ -230,29 +233,77 @@ fn write_results(outcomes: &[Outcome]) {
     }
 }
 
-fn run_test(test: &Test, log: &mut Log) -> Outcome {
+/// How many tests run at once that may: one waits while two have the CPUs.
+const AT_ONCE: usize = 3;
+
+/// Runs one test, or some beside each other, each in the order of its beginning. What shows only when all have ended,
+/// such as a complaint of the kernel, fails each of them.
+fn run_group(group: &[&'static Test], log: &mut Log) -> Vec<Outcome> {
     let start = Instant::now();
     let mut faults: Vec<String> = Vec::new();
-    let mut told = Vec::new();
-    let mut note = |result: Result<()>| {
-        if let Err(e) = result {
-            faults.push(format!("{e:#}"));
-        }
-    };
+    let mut note = |result: Result<()>| faults.extend(result.err().map(|e| format!("{e:#}")));
     let inserted = if module::is_loaded() {
         Ok(())
     } else {
         module::insert()
     };
-    note(inserted.and_then(|()| run_child(test, &mut told)));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(test) = group.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (start, mut told) = (Instant::now(), Vec::new());
+            let result = run_child(test, &mut told);
+            done.push((*test, start, start.elapsed(), result, told));
+        }
+        done
+    };
+    let mut done = Vec::new();
+    if inserted.is_ok() {
+        thread::scope(|scope| {
+            let workers: Vec<_> = group
+                .iter()
+                .take(AT_ONCE)
+                .map(|_| scope.spawn(work))
+                .collect();
+            for worker in workers {
+                match worker.join() {
+                    Ok(some) => done.extend(some),
+                    Err(_) => note(Err(anyhow!("the harness panicked"))),
+                }
+            }
+        });
+    }
+    done.sort_by_key(|(_, start, ..)| *start);
+    note(inserted);
     note(clean_up());
     match log.new_complaints() {
         Ok(lines) if lines.is_empty() => {}
         Ok(lines) => note(Err(anyhow!("the kernel complained:\n{}", lines.join("\n")))),
         Err(e) => note(Err(e)),
     }
-    let failure = (!faults.is_empty()).then(|| faults.join("\n"));
-    outcome_of(test.name, start, failure, told)
+    if let [test] = group {
+        // The time to insert the module and to clean up is this one's.
+        let (result, told) = done.pop().map_or((Ok(()), Vec::new()), |of| (of.3, of.4));
+        let own = result.err().map(|e| format!("{e:#}"));
+        faults.splice(0..0, own);
+        return vec![Outcome::new(test.name, start.elapsed(), &faults, told)];
+    }
+    if done.len() < group.len() && faults.is_empty() {
+        faults.push(String::from("not all were run"));
+    }
+    if done.is_empty() {
+        return group
+            .iter()
+            .map(|test| Outcome::new(test.name, Duration::ZERO, &faults, Vec::new()))
+            .collect();
+    }
+    done.into_iter()
+        .map(|(test, _, time, result, told)| {
+            let own = result.err().map(|e| format!("{e:#}"));
+            let all: Vec<_> = own.into_iter().chain(faults.iter().cloned()).collect();
+            Outcome::new(test.name, time, &all, told)
+        })
+        .collect()
 }
 
 /// Runs a test's process to its end, or kills it at its limit; then everything it made.
@@ -268,7 +319,8 @@ fn run_child(test: &Test, told: &mut Vec<String>) -> Result<()> {
         .context("start the test's process")?
         .id() as Pid;
     let watch = sys::pidfd_open(pid)?;
-    let limit = tier::limit(test.limit);
+    let others = if test.beside { AT_ONCE as u64 } else { 1 };
+    let limit = tier::limit(test.limit) * others;
     let start = Instant::now();
     let mut in_time = false;
     // Who waits for a lock of a task that died in the kernel waits for ever.
@@ -310,30 +362,32 @@ fn said(output: &mut File) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
+/// Reaps all children that have exited: whether there are others.
+fn reap() -> Result<bool> {
+    loop {
+        match sys::reap_any() {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(true),
+            Err(e) if sys::errno(&e) == libc::ECHILD => return Ok(false),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
 /// Kills what a test left running, and checks that it left nothing in the module.
 fn clean_up() -> Result<()> {
     let start = Instant::now();
-    loop {
+    // Whose parent has gone is our child: with none of those there are no descendants.
+    while reap()? {
         let left = descendants()?;
         for pid in &left {
             // One that is gone meanwhile is what we want.
             let _ = sys::kill(*pid, libc::SIGKILL);
         }
-        loop {
-            match sys::reap_any() {
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(e) if sys::errno(&e) == libc::ECHILD => break,
-                Err(e) => return Err(e.into()),
-            }
-        }
-        if left.is_empty() {
-            break;
-        }
         if start.elapsed() > tier::patience(10) {
             return Err(anyhow!("processes cannot be killed:\n{}", describe(&left)));
         }
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
     if !module::is_loaded() {
         return Ok(());

@@ -2,7 +2,7 @@
 //! Real servers of queues, and what stands in a queue.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -155,8 +155,9 @@ impl Drop for Server {
 
 /// Laravel's own queue, by its PHP: `work`, `push`, `drain` and what they take.
 pub fn laravel(what: &str, server: &Server, queue: &str, more: &[&str]) -> Result<Command> {
-    let path = Path::new("/tmp/laravel.php");
-    fs::write(path, include_str!("laravel/laravel.php"))?;
+    // Of its own, for another test may read it just now.
+    let path = PathBuf::from(format!("/tmp/laravel-{}.php", server.port));
+    fs::write(&path, include_str!("laravel/laravel.php"))?;
     let mut command = Command::new("php");
     command
         .arg(path)

@@ -9,7 +9,7 @@ use ravel_records::{Error, Event, Fork, Reader};
 
 use crate::module::DIR;
 use crate::process::Child;
-use crate::sys::{self, Forked, Pid};
+use crate::sys::{self, Pid};
 
 /// The module, by the library.
 pub fn client() -> Client {
@@ -88,13 +88,9 @@ impl Forker {
                 let count: usize = link.wait()?.parse()?;
                 let mut pids = Vec::new();
                 for at in 0..count {
-                    match sys::fork()? {
-                        Forked::Child => sys::exit_now(at as i32 % 100),
-                        Forked::Parent(pid) => {
-                            pids.push(pid.to_string());
-                            sys::wait(pid)?.ok();
-                        }
-                    }
+                    let pid = sys::brief_child(at as u8 % 100)?;
+                    pids.push(pid.to_string());
+                    sys::wait(pid)?.ok();
                 }
                 link.send(&pids.join(" "))?;
             }

@@ -47,6 +47,11 @@ pub fn churn_seconds() -> u64 {
     asked("RAVEL_CHURN_SECONDS").unwrap_or(CHURN_SECONDS)
 }
 
+/// How long everything moves in the tests of one report: churn_seconds() are for all of them at once.
+pub fn moving() -> Duration {
+    Duration::from_secs((churn_seconds() / 12).max(2))
+}
+
 /// How many inputs are made up.
 pub fn fuzz_inputs() -> u64 {
     asked("RAVEL_FUZZ_N").unwrap_or(FUZZ_INPUTS)

@@ -2,7 +2,7 @@
 //! Report chains: the same links as report anon_vma, and runs of pages as pagemap has them.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use ravel_records::{Chain, ChainsReport, Id};
@@ -12,7 +12,7 @@ use crate::pagemap::{self, Frames, kpf};
 use crate::process::{Area, Child, HUGE, Stage};
 use crate::report::{anon, chain, chains, parse_chains};
 use crate::sys::{self, PAGE, Pid};
-use crate::{check, check_eq, maps, tests};
+use crate::{check, check_eq, maps, tests, tier};
 
 tests!("chains":
     links_are_those_of_anon_vma,
@@ -288,7 +288,7 @@ fn while_everything_moves() -> Result<()> {
     let there = move |round| area.pages(round % 600, 100).touch();
     let mut churner = Child::churner(0, here, there)?;
     let (mut reports, mut moved) = (0u64, 0u64);
-    let end = Instant::now() + Duration::from_secs(8);
+    let end = Instant::now() + tier::moving();
     while Instant::now() < end {
         let (errno, answer) = query(format!("chains {}", churner.pid).as_bytes())?;
         check_eq!(errno, 0, "write");

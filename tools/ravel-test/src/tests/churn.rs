@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use ravel_records::{AnonVmaReport, MemberState, Relation, WaitersReport};
@@ -18,14 +18,18 @@ use crate::report::{
     chain, parse_anon, parse_chains, parse_cow, parse_lineage, parse_skbs, parse_sockets,
 };
 use crate::sys::{self, Forked, PAGE, Pid};
+use crate::tier::{moving, patience};
 use crate::{check, check_eq, tests};
 
 tests!("churn":
     all_reports_while_everything_moves [120 s],
 );
 
-/// How long everything moves.
-const TIME: Duration = Duration::from_secs(10);
+/// Whole reports of each kind, at least.
+const LEAST: usize = 20;
+
+/// Children that live for a moment, at least.
+const TRANSIENT: usize = 5;
 
 /// Records that are told in one hold.
 const CHUNK: u64 = 2048;
@@ -112,6 +116,14 @@ struct Seen {
     states: BTreeSet<MemberState>,
 }
 
+impl Seen {
+    /// Whether everything was met that is checked for.
+    fn is_enough(&self) -> bool {
+        let whole = |report| self.whole.get(report).is_some_and(|count| *count >= LEAST);
+        REPORTS.iter().all(whole) && self.pids.len() >= STEADY + CHURNERS + 1 + TRANSIENT
+    }
+}
+
 fn all_reports_while_everything_moves() -> Result<()> {
     let roll = Roll::new()?;
     let area = Area::map(3)?;
@@ -134,12 +146,14 @@ fn all_reports_while_everything_moves() -> Result<()> {
     lasting.push(us);
 
     let seen = Mutex::new(Seen::default());
-    let end = Instant::now() + TIME;
+    let end = Instant::now() + moving();
     let reader = |offset: usize| {
         let (asked, lasting, seen) = (&asked, &lasting, &seen);
         move || -> Result<()> {
             let mut round = offset;
-            while Instant::now() < end {
+            while Instant::now() < end
+                || (!lock(seen)?.is_enough() && Instant::now() < end + patience(20))
+            {
                 round += 1;
                 let pid = match round % 7 {
                     // Whoever was seen last; mostly gone by now.
@@ -167,11 +181,11 @@ fn all_reports_while_everything_moves() -> Result<()> {
         .map_err(|_| anyhow!("a reader panicked"))?;
     for report in REPORTS {
         let count = seen.whole.get(report).copied().unwrap_or(0);
-        check!(count >= 20, "only {count} whole reports {report}");
+        check!(count >= LEAST, "only {count} whole reports {report}");
     }
     let transient = seen.pids.len() - lasting.len();
     check!(
-        transient >= 5,
+        transient >= TRANSIENT,
         "only {transient} children were met: nothing moved"
     );
     let strangers: Vec<_> = seen.pids.iter().filter(|pid| !roll.has(**pid)).collect();

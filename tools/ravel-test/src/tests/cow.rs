@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Report cow: how much of a process' memory is shared, and with whom, against /proc's own view.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use ravel_records::{Cow, CowReport, PageCounts, Relation};
@@ -11,7 +11,7 @@ use crate::pagemap::{self, Frames, kpf};
 use crate::process::{Area, Child, HUGE, Puppet, Stage};
 use crate::report::{cow, parse_cow};
 use crate::sys::{self, PAGE, Pid};
-use crate::tier::patience;
+use crate::tier::{moving, patience};
 use crate::{check, check_eq, maps, tests};
 
 use Relation::{Ancestor, Descendant, Unrelated};
@@ -423,7 +423,7 @@ fn while_everything_moves() -> Result<()> {
     let mut churners = (1..4).map(churner).collect::<Result<Vec<_>>>()?;
     let asked: Vec<Pid> = churners.iter().map(|child| child.pid).collect();
     let (mut reports, mut moved) = (0u64, 0u64);
-    let end = Instant::now() + Duration::from_secs(8);
+    let end = Instant::now() + moving();
     while Instant::now() < end || (reports < 20 && Instant::now() < end + patience(5)) {
         for pid in &asked {
             let (errno, answer) = query(format!("cow {pid}").as_bytes())?;

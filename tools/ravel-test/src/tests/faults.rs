@@ -177,7 +177,7 @@ impl Target {
         }
         let mut puppet = Stage::new(1)?.start()?;
         puppet.exec()?;
-        let areas = puppet.map_written(40, 2)?;
+        let areas = puppet.map_written(12, 2)?;
         puppet.settle()?;
         Ok(Self {
             puppet,

@@ -18,7 +18,7 @@ use crate::sys;
 use crate::tier::{patience, scale};
 use crate::{check, check_eq, tests};
 
-tests!("forward":
+tests!("forward" beside:
     every_event_is_a_job_once,
     silent_server_gets_nothing_acknowledged [120 s],
     killed_at_any_moment_loses_and_doubles_nothing [240 s],

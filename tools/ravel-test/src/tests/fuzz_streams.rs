@@ -503,7 +503,7 @@ fn is_unwanted(order: Option<&Order>, input: &[u8]) -> bool {
 }
 
 fn every_order_to_a_stream_is_answered_as_documented() -> Result<()> {
-    let count = tier::fuzz_inputs() / 10;
+    let count = tier::fuzz_inputs() / 20;
     let seed = match tier::asked("RAVEL_FUZZ_SEED") {
         Some(seed) => seed,
         None => Random::seed()?,

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use ravel_records::{Kin, LineageReport, ProcessState, Role, Tree};
@@ -17,7 +17,7 @@ use crate::module;
 use crate::process::{Child, Puppet, Sleepers, Stage, die_with};
 use crate::report::{lineage, tree};
 use crate::sys::{self, Forked, Kcmp, Pid};
-use crate::tier::{patience, scale};
+use crate::tier::{moving, patience, scale};
 use crate::{check, check_eq, tests};
 
 mod shapes;
@@ -478,7 +478,7 @@ fn while_processes_fork_and_exit() -> Result<()> {
     }
     let lasting: BTreeSet<Pid> = steady.iter().chain(&churners).map(|c| c.pid).collect();
     let (mut reports, mut passing, mut moved) = (0, BTreeSet::new(), 0);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + moving();
     while Instant::now() < end || (reports < scale(50, 10) && Instant::now() < end + patience(20)) {
         let report = lineage(us)?;
         reports += 1;

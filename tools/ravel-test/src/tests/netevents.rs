@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use ravel_records::{Dropped, Event, Protocol, Reset, SkState, TcpState, Way};
@@ -17,7 +17,7 @@ use super::peers::{pair, wait_for};
 use crate::report::own_socket;
 use crate::stream::{Made, check_numbers, client, errno};
 use crate::sys;
-use crate::tier::scale;
+use crate::tier::{moving, scale};
 use crate::{check, check_eq, tests};
 
 tests!("netevents":
@@ -489,7 +489,7 @@ fn made_and_removed_under_traffic() -> Result<()> {
     let (mut told, mut round) = (0, 0);
     let start = Instant::now();
     // Each changes the text of the kernel in several places, for which all CPUs have to be stopped.
-    while round < 4 || start.elapsed() < Duration::from_secs(20) {
+    while round < 4 || start.elapsed() < moving() {
         round += 1;
         let sources = if round % 2 == 0 {
             ALL

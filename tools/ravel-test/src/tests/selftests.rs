@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::page::kinds::Swap;
-use super::storm::{Seen, judge, lock};
+use super::storm::{Seen, ask, judge, lock, requests};
 use crate::harness::say;
-use crate::module::{self, Answer, BUFFER, REPORTS, open_query, write_errno};
+use crate::module::{self, open_query};
 use crate::random::Random;
 use crate::sys::Pid;
-use crate::{check, check_eq, maps, tests, tier};
+use crate::{check, check_eq, tests, tier};
 
 tests!("selftests" when are_there:
     mm_cow [300 s],
@@ -190,26 +190,12 @@ fn family(first: Pid) -> Vec<Pid> {
     found
 }
 
-/// Reads every report of some processes, and the pages of some of their mappings.
+/// Reads every report of some processes.
 fn read_all(pids: &[Pid], random: &mut Random, seen: &Mutex<Seen>) -> Result<()> {
     let mut file = open_query()?;
     for &pid in pids {
-        let mut requests: Vec<_> = REPORTS
-            .iter()
-            .map(|report| (*report, format!("{report} {pid}")))
-            .collect();
-        if let Some(vma) = maps::of(pid).ok().filter(|vmas| !vmas.is_empty()) {
-            let vma = random.pick(&vma);
-            let end = vma.end.min(vma.start + (1 << 20));
-            requests.push(("page", format!("page {pid} {:#x} {end:#x}", vma.start)));
-        }
-        for (report, request) in requests {
-            let written = write_errno(&mut file, request.as_bytes());
-            let answer = Answer::read(&mut file, BUFFER);
-            check!(
-                written == 0 || written == answer.errno,
-                "errno {written} of {request:?}, and {answer:?}"
-            );
+        for (report, request) in requests(pid, random) {
+            let answer = ask(&mut file, &request)?;
             judge(report, pid, &answer, seen)?;
         }
     }

@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use ravel_records::{
-    AnonVmaReport, ChainsReport, CowReport, Error, LineageReport, PageReport, SkbsReport,
-    SocketsReport, WaitersReport,
+    AnonVmaReport, ChainsReport, CowReport, Error, LineageReport, PageReport, SharersReport,
+    SkbsReport, SocketsReport, WaitersReport,
 };
 
 use crate::harness::say;
+use crate::maps;
 use crate::module::{self, Answer, BUFFER, DIR, REPORTS, errno_name, open_query, write_errno};
 use crate::process::{Area, Child, die_with};
 use crate::random::Random;
@@ -32,6 +33,9 @@ tests!("storm":
     every_report_is_whole_or_marked_as_cut [240 s],
     module_comes_and_goes_in_a_storm [120 s],
 );
+
+/// Bytes of addresses that a report of pages is asked for.
+const PAGES_ASKED: u64 = 1 << 20;
 
 /// Memory: fork, exec, exit, mmap, munmap, mprotect, mremap, faults, until it is killed.
 fn move_memory(which: u64) -> Result<()> {
@@ -208,70 +212,127 @@ fn processes() -> Result<Vec<Pid>> {
         .collect())
 }
 
-/// Parses a whole report: processes and sockets in it, busy, moved, cut.
-type Told = (Vec<Pid>, Vec<u64>, u64, u64, u64);
+/// What a whole report told.
+#[derive(Default)]
+struct Told {
+    processes: Vec<Pid>,
+    /// By inode.
+    sockets: Vec<u64>,
+    busy: u64,
+    moved: u64,
+    cut: u64,
+}
+
 fn parse(report: &str, text: &[u8]) -> Result<Told, Error> {
-    let ids = |socket: &ravel_records::Socket| socket.inode;
     Ok(match report {
         "anon_vma" => {
             let report = AnonVmaReport::parse(text)?;
             let members = report.anon_vmas.values().flat_map(|group| &group.member);
-            let pids = members
-                .map(|member| member.pid as Pid)
-                .filter(|pid| *pid > 0);
-            let summary = &report.summary;
-            (pids.collect(), Vec::new(), 0, summary.moved, summary.cut)
-        }
-        "sockets" => {
-            let report = SocketsReport::parse(text)?;
-            let sockets = report.sockets.iter().map(ids).collect();
-            (
-                Vec::new(),
-                sockets,
-                report.summary.busy,
-                0,
-                report.summary.cut,
-            )
+            let pids = members.map(|member| member.pid as Pid);
+            Told {
+                processes: pids.filter(|pid| *pid > 0).collect(),
+                moved: report.summary.moved,
+                cut: report.summary.cut,
+                ..Told::default()
+            }
         }
         "lineage" => {
             let report = LineageReport::parse(text)?;
-            let pids = report.processes.iter().map(|kin| kin.pid as Pid);
-            let (moved, cut) = (report.summary.moved, report.summary.cut);
-            (pids.collect(), Vec::new(), 0, moved, cut)
+            Told {
+                processes: report.processes.iter().map(|kin| kin.pid as Pid).collect(),
+                moved: report.summary.moved,
+                cut: report.summary.cut,
+                ..Told::default()
+            }
         }
         "cow" => {
-            let report = CowReport::parse(text)?;
-            let (moved, cut) = (report.summary.moved, report.summary.cut);
-            (Vec::new(), Vec::new(), 0, moved, cut)
+            let CowReport { summary, .. } = CowReport::parse(text)?;
+            Told {
+                moved: summary.moved,
+                cut: summary.cut,
+                ..Told::default()
+            }
         }
         "page" => {
-            let report = PageReport::parse(text)?;
-            let (moved, cut) = (report.summary.moved, report.summary.cut);
-            (Vec::new(), Vec::new(), 0, moved, cut)
+            let PageReport { summary, .. } = PageReport::parse(text)?;
+            Told {
+                moved: summary.moved,
+                cut: summary.cut,
+                ..Told::default()
+            }
         }
         "chains" => {
-            let report = ChainsReport::parse(text)?;
-            let (moved, cut) = (report.summary.moved, report.summary.cut);
-            (Vec::new(), Vec::new(), 0, moved, cut)
+            let ChainsReport { summary, .. } = ChainsReport::parse(text)?;
+            Told {
+                moved: summary.moved,
+                cut: summary.cut,
+                ..Told::default()
+            }
+        }
+        "sockets" => {
+            let report = SocketsReport::parse(text)?;
+            Told {
+                sockets: report.sockets.iter().map(|socket| socket.inode).collect(),
+                busy: report.summary.busy,
+                cut: report.summary.cut,
+                ..Told::default()
+            }
         }
         "waiters" => {
             let report = WaitersReport::parse(text)?;
-            let sockets = report.sockets.iter().map(|of| ids(&of.socket)).collect();
-            let (busy, cut) = (report.summary.busy, report.summary.cut);
-            (Vec::new(), sockets, busy, 0, cut)
+            Told {
+                sockets: report.sockets.iter().map(|of| of.socket.inode).collect(),
+                busy: report.summary.busy,
+                cut: report.summary.cut,
+                ..Told::default()
+            }
         }
-        _ => {
+        "skbs" => {
             let report = SkbsReport::parse(text)?;
-            let sockets = report.sockets.iter().map(|of| ids(&of.socket)).collect();
-            (
-                Vec::new(),
-                sockets,
-                report.summary.busy,
-                0,
-                report.summary.cut,
-            )
+            Told {
+                sockets: report.sockets.iter().map(|of| of.socket.inode).collect(),
+                busy: report.summary.busy,
+                cut: report.summary.cut,
+                ..Told::default()
+            }
         }
+        "sharers" => {
+            let report = SharersReport::parse(text)?;
+            let sharers = report.sharers.iter().map(|sharer| sharer.pid as Pid);
+            Told {
+                processes: sharers.filter(|pid| *pid > 0).collect(),
+                moved: report.summary.moved.into(),
+                cut: report.summary.cut,
+                ..Told::default()
+            }
+        }
+        _ => unreachable!("no report is called {report:?}"),
     })
+}
+
+/// A request for every report of a process: of some of its pages, and of one of its descriptors, too.
+pub(super) fn requests(pid: Pid, random: &mut Random) -> Vec<(&'static str, String)> {
+    let mut requests: Vec<_> = REPORTS
+        .iter()
+        .map(|report| (*report, format!("{report} {pid}")))
+        .collect();
+    let mut vmas = maps::of(pid).unwrap_or_default();
+    // "[vsyscall]" is the kernel's.
+    vmas.retain(|vma| vma.end < 1 << 57);
+    if !vmas.is_empty() {
+        let vma = random.pick(&vmas);
+        let end = vma.end.min(vma.start + PAGES_ASKED);
+        requests.push(("page", format!("page {pid} {:#x} {end:#x}", vma.start)));
+    }
+    let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    let fds: Vec<_> = fds.flatten().map(|entry| entry.file_name()).collect();
+    if !fds.is_empty() {
+        let fd = random.pick(&fds).to_string_lossy();
+        requests.push(("sharers", format!("sharers {pid} {fd}")));
+    }
+    requests
 }
 
 /// Takes note of what one read gave. A process may have gone; then the last line says so.
@@ -287,16 +348,19 @@ pub(super) fn judge(
     seen.bytes += answer.text.len() as u64;
     seen.records += text.lines().count() as u64;
     match (answer.errno, parsed) {
-        (0, Ok((pids, sockets, busy, moved, cut))) => {
+        (0, Ok(told)) => {
             *seen.whole.entry(report).or_default() += 1;
             seen.processes.insert(pid);
-            seen.processes.extend(pids);
-            seen.sockets.extend(sockets);
-            seen.busy += busy;
-            seen.moved += moved;
-            seen.cut += cut;
+            seen.processes.extend(told.processes);
+            seen.sockets.extend(told.sockets);
+            seen.busy += told.busy;
+            seen.moved += told.moved;
+            seen.cut += told.cut;
         }
-        (errno @ (libc::ESRCH | libc::EINVAL), Err(Error::Report(_))) => {
+        // Exited, of the kernel, or closed.
+        (errno @ (libc::ESRCH | libc::EINVAL | libc::EBADF), Err(Error::Report(_)))
+            if errno != libc::EBADF || report == "sharers" =>
+        {
             let last = text.lines().last().unwrap_or("");
             let name = errno_name(errno);
             let want = format!("error report={report} pid={pid} errno={name} message=");
@@ -334,44 +398,57 @@ fn read_all(which: u64, end: Instant, seen: &Mutex<Seen>) -> Result<()> {
             due.retain(|pid| !dull.contains(pid));
         }
         let pid = due.swap_remove(random.below(due.len()));
-        for report in REPORTS {
-            if which % 2 == 0 {
-                let request = format!("{report} {pid}");
-                // An error is the answer then.
-                let written = write_errno(&mut kept, request.as_bytes());
-                let answer = Answer::read(&mut kept, BUFFER);
-                check!(
-                    written == 0 || written == answer.errno,
-                    "errno {written} of the write, and {answer:?}"
-                );
-                if answer.errno == libc::EINVAL {
+        if which % 2 == 1 {
+            for report in REPORTS {
+                if read_folder(report, pid, seen)? == libc::EINVAL {
                     dull.insert(pid);
+                    break;
                 }
-                judge(report, pid, &answer, seen)?;
-            } else {
-                read_folder(report, pid, seen)?;
             }
+            continue;
+        }
+        for (report, request) in requests(pid, &mut random) {
+            let answer = ask(&mut kept, &request)?;
+            if answer.errno == libc::EINVAL {
+                dull.insert(pid);
+            }
+            judge(report, pid, &answer, seen)?;
         }
     }
     Ok(())
 }
 
-fn read_folder(report: &'static str, pid: Pid, seen: &Mutex<Seen>) -> Result<()> {
+/// The answer to a request by `query`, whose error is an answer, too.
+pub(super) fn ask(query: &mut File, request: &str) -> Result<Answer> {
+    let written = write_errno(query, request.as_bytes());
+    let answer = Answer::read(query, BUFFER);
+    check!(
+        written == 0 || written == answer.errno,
+        "errno {written} of {request:?}, and {answer:?}"
+    );
+    Ok(answer)
+}
+
+/// The errno of reading, 0 where there was nothing to read.
+fn read_folder(report: &'static str, pid: Pid, seen: &Mutex<Seen>) -> Result<i32> {
+    let mut read = 0;
     match module::write_file("attach", pid.to_string().as_bytes())? {
         0 | libc::EEXIST => {}
         // Gone meanwhile.
-        libc::ESRCH => return Ok(()),
+        libc::ESRCH => return Ok(0),
         errno => return Err(anyhow!("errno {errno} of attaching {pid}")),
     }
     if let Ok(mut file) = File::open(format!("{DIR}/{pid}/{report}")) {
-        judge(report, pid, &Answer::read(&mut file, BUFFER), seen)?;
+        let answer = Answer::read(&mut file, BUFFER);
+        judge(report, pid, &answer, seen)?;
+        read = answer.errno;
     }
     let errno = module::write_file("detach", pid.to_string().as_bytes())?;
     check!(
         [0, libc::ENOENT].contains(&errno),
         "errno {errno} of detaching {pid}"
     );
-    Ok(())
+    Ok(read)
 }
 
 fn every_report_is_whole_or_marked_as_cut() -> Result<()> {
@@ -421,7 +498,7 @@ fn every_report_is_whole_or_marked_as_cut() -> Result<()> {
             .collect::<Vec<_>>()
             .join("\n")
     );
-    for report in REPORTS {
+    for report in REPORTS.iter().chain(&["page", "sharers"]) {
         let count = seen.whole.get(report).copied().unwrap_or(0);
         check!(count >= seconds / 2, "only {count} whole reports {report}");
     }
@@ -432,7 +509,7 @@ fn every_report_is_whole_or_marked_as_cut() -> Result<()> {
 }
 
 fn module_comes_and_goes_in_a_storm() -> Result<()> {
-    let seconds = tier::churn_seconds() / 3;
+    let seconds = tier::churn_seconds() / 6;
     let storm = Storm::begin(seconds)?;
     let stop = AtomicBool::new(false);
     let (whole, absent) = (AtomicU64::new(0), AtomicU64::new(0));

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -629,11 +630,13 @@ fn what_moves_is_left_out_over_a_time() -> Result<()> {
     };
     let (mut one, two) = pair()?;
     let inode = own_socket(&two)?.0.inode;
+    let looked = AtomicBool::new(false);
+    let looked = &looked;
     std::thread::scope(|scope| -> Result<()> {
         let writer = scope.spawn(move || -> Result<()> {
-            // More waits with every moment, until long after the looks.
-            let end = Instant::now() + Duration::from_secs(tier::scale(8, 40) as u64);
-            while Instant::now() < end {
+            // More waits with every moment, until all have been looked at, or it was in vain.
+            let end = Instant::now() + tier::patience(20);
+            while !looked.load(Ordering::Relaxed) && Instant::now() < end {
                 one.write_all(b"x")?;
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -642,6 +645,7 @@ fn what_moves_is_left_out_over_a_time() -> Result<()> {
         wait_for("the first byte", || Ok(own_socket(&two)?.1.rx_bytes > 0))?;
         let at_once = stuck_over(&[])?;
         let told = stuck_over(&["--over", "2"])?;
+        looked.store(true, Ordering::Relaxed);
         let has = |list: &[Value], inode: u64| list.iter().any(|of| of["inode"] == inode);
         check!(has(&at_once, inode), "it is not told at once");
         check!(!has(&told, inode), "what moves is told");

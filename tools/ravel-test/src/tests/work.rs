@@ -17,7 +17,7 @@ use crate::sys;
 use crate::tier::patience;
 use crate::{check, check_eq, tests};
 
-tests!("work":
+tests!("work" beside:
     what_is_no_job_is_kept_and_what_has_no_attempts_is_run,
     equal_jobs_are_as_many_as_they_are,
     every_byte_stays_over_all_attempts,

@@ -16,7 +16,7 @@ use crate::sys;
 use crate::tier::patience;
 use crate::{check, check_eq, tests};
 
-tests!("work":
+tests!("work" beside:
     longer_than_its_reservation_runs_once [120 s],
     killed_worker_s_job_runs_again_and_never_twice_at_once [120 s],
     time_limit_ends_all_that_it_started,

@@ -2,7 +2,7 @@
 //! Pages of many processes, and of processes that do not stand still.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use ravel_records::{PageKind, Relation};
@@ -11,7 +11,7 @@ use super::of;
 use crate::measure::Holds;
 use crate::process::{Area, Child};
 use crate::sys::{self, PAGE, Pid};
-use crate::tier::{patience, scale};
+use crate::tier::{moving, patience, scale};
 use crate::{check, check_eq, tests};
 
 use Relation::{Descendant, Self_};
@@ -85,7 +85,7 @@ fn agree_while_moving(area: Area) -> Result<()> {
     let asked: Vec<Pid> = churners.iter().map(|child| child.pid).chain([us]).collect();
     Holds::forget()?;
     let (mut reports, mut moved, mut told) = (0u64, 0u64, 0u64);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + moving();
     while Instant::now() < end || (reports < 50 && Instant::now() < end + patience(20)) {
         for pid in &asked {
             let report = of(*pid, area)?;
