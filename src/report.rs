@@ -9,6 +9,7 @@
 
 pub(crate) mod anon_vma;
 mod binary;
+mod buffer;
 pub(crate) mod chains;
 pub(crate) mod cow;
 pub(crate) mod lineage;

@@ -42,6 +42,21 @@ void ravel_sock_unlock(struct sock *sk)
 	spin_unlock_bh(&sk->sk_lock.slock);
 }
 
+u16 ravel_sock_family(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_family);
+}
+
+bool ravel_sock_is_tcp(const struct sock *sk)
+{
+	return sk_is_tcp(sk);
+}
+
+bool ravel_sock_is_udp(const struct sock *sk)
+{
+	return sk_is_udp(sk);
+}
+
 /* What never changes in a socket, or may be read at any time. A reference to its file is held. */
 void ravel_sock_ident(struct sock *sk, struct ravel_sock *out)
 {

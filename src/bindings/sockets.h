@@ -110,6 +110,9 @@ struct ravel_waiting {
 
 bool ravel_sock_trylock(struct sock *sk);
 void ravel_sock_unlock(struct sock *sk);
+u16 ravel_sock_family(const struct sock *sk);
+bool ravel_sock_is_tcp(const struct sock *sk);
+bool ravel_sock_is_udp(const struct sock *sk);
 void ravel_sock_ident(struct sock *sk, struct ravel_sock *out);
 void ravel_sock_snapshot(struct sock *sk, struct ravel_sock *out);
 void ravel_tcp_peer(struct sock *sk, struct ravel_peer *out);

@@ -179,12 +179,29 @@ impl<'f> Socket<'f> {
         self.sk
     }
 
-    /// What can be said of it without its lock: `netns`, `family`, `type_`, `protocol`.
-    pub(crate) fn ident(&self) -> SockState {
-        let mut state = SockState::default();
+    /// What can be said of it without its lock: `netns`, `family`, `type_`, `protocol`. Nothing of what was there
+    /// stays.
+    pub(crate) fn ident(&self, state: &mut SockState) {
         // SAFETY: The socket is valid by the type's invariant.
-        unsafe { bindings::ravel_sock_ident(self.sk.as_ptr(), &mut state) };
-        state
+        unsafe { bindings::ravel_sock_ident(self.sk.as_ptr(), state) };
+    }
+
+    /// Its address family.
+    pub(crate) fn family(&self) -> u32 {
+        // SAFETY: The socket is valid by the type's invariant.
+        unsafe { bindings::ravel_sock_family(self.sk.as_ptr()) }.into()
+    }
+
+    /// Whether it is a `tcp_sock`.
+    fn is_tcp(&self) -> bool {
+        // SAFETY: The socket is valid by the type's invariant.
+        unsafe { bindings::ravel_sock_is_tcp(self.sk.as_ptr()) }
+    }
+
+    /// Whether it is a `udp_sock`.
+    fn is_udp(&self) -> bool {
+        // SAFETY: The socket is valid by the type's invariant.
+        unsafe { bindings::ravel_sock_is_udp(self.sk.as_ptr()) }
     }
 
     /// Waits until no process owns the socket, and keeps it so.
@@ -192,7 +209,7 @@ impl<'f> Socket<'f> {
     /// `EBUSY` when it stayed owned for [`PATIENCE`] (the owner may sleep on a page fault that a program
     /// serves), `EINTR` on a fatal signal.
     pub(crate) fn lock(&self) -> Result<SockGuard<'f>> {
-        let since = Instant::<Monotonic>::now();
+        let mut since = None;
         loop {
             // SAFETY: The socket is valid by the type's invariant.
             if unsafe { bindings::ravel_sock_trylock(self.sk.as_ptr()) } {
@@ -206,6 +223,8 @@ impl<'f> Socket<'f> {
             if interrupted() {
                 return Err(EINTR);
             }
+            // Nearly all are had at once, and never ask for the time.
+            let since: &mut Instant<Monotonic> = since.get_or_insert_with(Instant::now);
             if since.elapsed().as_millis() >= PATIENCE {
                 return Err(EBUSY);
             }
@@ -222,10 +241,9 @@ impl<'f> Socket<'f> {
 
     /// One of its queues that no owner of the socket needs to let go of; none where it has no such queue.
     pub(crate) fn queue(&self, name: QueueName) -> Option<QueueGuard<'f>> {
-        let ident = self.ident();
         let sk = self.sk.as_ptr();
         let by_itself = self.guards_its_queues();
-        let is_unix = u32::from(ident.family) == bindings::AF_UNIX;
+        let is_unix = self.family() == bindings::AF_UNIX;
         // SAFETY: The socket is valid for `'f` by the type's invariant; only a UDP socket is a udp_sock. The
         // queues are part of it, and are guarded as ravel_receive_guard() says; the reader queue by its own
         // lock. What is in a control block follows from the family.
@@ -240,12 +258,12 @@ impl<'f> Socket<'f> {
                     NonNull::new(bindings::ravel_receive_queue(sk))
                         .map(|queue| QueueGuard::lock(queue, cb))
                 }
-                QueueName::Reader if ident.is_udp != 0 => {
+                QueueName::Reader if self.is_udp() => {
                     NonNull::new(bindings::ravel_udp_reader_queue(sk))
                         .map(|queue| QueueGuard::lock(queue, bindings::RAVEL_CB_NONE))
                 }
                 QueueName::Backlog if by_itself => {
-                    let cb = if ident.is_tcp != 0 {
+                    let cb = if self.is_tcp() {
                         bindings::RAVEL_CB_TCP_IN
                     } else {
                         bindings::RAVEL_CB_NONE
@@ -286,22 +304,20 @@ impl<'f> Socket<'f> {
         name
     }
 
-    /// Looks for the other end of a TCP connection on this machine; none for other protocols.
-    pub(crate) fn tcp_peer(&self) -> PeerState {
-        let mut peer = PeerState::default();
-        if self.ident().is_tcp != 0 {
+    /// Looks for the other end of a TCP connection on this machine. Where there is none, and for other protocols,
+    /// `peer` stays as it is.
+    pub(crate) fn tcp_peer(&self, peer: &mut PeerState) {
+        if self.is_tcp() {
             // SAFETY: The socket is valid, and a TCP socket.
-            unsafe { bindings::ravel_tcp_peer(self.sk.as_ptr(), &mut peer) };
+            unsafe { bindings::ravel_tcp_peer(self.sk.as_ptr(), peer) };
         }
-        peer
     }
 
     /// Adds a listener's connections that nobody has accepted, as many as there is room for, and returns
     /// how many there are. No other socket has any.
     pub(crate) fn waiting(&self, waiting: &mut KVVec<WaitingState>) -> u32 {
-        let ident = self.ident();
         let mut found = 0;
-        if ident.is_tcp == 0 && u32::from(ident.family) != bindings::AF_UNIX {
+        if !self.is_tcp() && self.family() != bindings::AF_UNIX {
             return found;
         }
         waiting.clear();
@@ -319,7 +335,7 @@ impl<'f> Socket<'f> {
 
     /// Locks the state of a unix socket, which its own lock guards; none for other families.
     pub(crate) fn lock_unix(&self) -> Option<UnixGuard<'f>> {
-        if u32::from(self.ident().family) != bindings::AF_UNIX {
+        if self.family() != bindings::AF_UNIX {
             return None;
         }
         // SAFETY: The socket is valid, and a unix_sock by its family.
@@ -356,10 +372,9 @@ impl SockGuard<'_> {
     /// One of its queues that are guarded as the socket itself is; none where it has no such queue.
     pub(crate) fn queue(&self, name: QueueName) -> Option<Queue<'_>> {
         let sk = self.socket.sk.as_ptr();
-        let ident = self.socket.ident();
-        let is_tcp = ident.is_tcp != 0;
+        let is_tcp = self.socket.is_tcp();
         let by_itself = self.socket.guards_its_queues();
-        let family = u32::from(ident.family);
+        let family = self.socket.family();
         let is_inet = family == bindings::AF_INET || family == bindings::AF_INET6;
         let (incoming, outgoing) = if is_tcp {
             (bindings::RAVEL_CB_TCP_IN, bindings::RAVEL_CB_TCP_OUT)

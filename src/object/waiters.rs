@@ -338,7 +338,7 @@ impl OpenFile {
         name: WaitName,
     ) -> Option<WaitQueue<'f>> {
         let sk = socket.as_ptr();
-        let is_unix = u32::from(socket.ident().family) == bindings::AF_UNIX;
+        let is_unix = socket.family() == bindings::AF_UNIX;
         // SAFETY: The file is a valid socket, whose `sk` is `socket`; a unix_sock by its family.
         let head = unsafe {
             match name {

@@ -7,7 +7,8 @@
 
 #![deny(unsafe_code)]
 
-use super::gfp;
+use super::{buffer::Buffer, gfp};
+use core::ptr;
 use kernel::prelude::*;
 
 /// The first bytes of a stream. No text begins so.
@@ -17,7 +18,7 @@ pub(super) const MAGIC: &[u8; 8] = b"\x7fravel\x00\x01";
 const SHAPE: u32 = u32::MAX;
 
 /// What a value is. The numbers are the format's.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
     /// Eight bytes.
     Number = 0,
@@ -35,14 +36,53 @@ pub(super) enum Type {
     String = 6,
 }
 
+/// A key, and what its value is.
+#[derive(Clone, Copy)]
+struct Field {
+    key: &'static str,
+    kind: Type,
+}
+
+impl Field {
+    /// Keys are told apart by where they lie: a shape with the same in two places is told twice.
+    #[inline(always)]
+    fn is(&self, other: &Self) -> bool {
+        ptr::eq(self.key, other.key) && self.kind == other.kind
+    }
+}
+
+/// A shape that was told.
+struct Shape {
+    kind: &'static str,
+    fields: KVec<Field>,
+    /// Where in the text it was told; 0 once that is given away.
+    at: usize,
+    /// When a record last had it, in records.
+    used: u64,
+}
+
+impl Shape {
+    fn begins_with(&self, kind: &str, fields: &[Field]) -> bool {
+        let same = |(one, other): (&Field, &Field)| one.is(other);
+        ptr::eq(self.kind, kind)
+            && self.fields.len() >= fields.len()
+            && self.fields.iter().zip(fields).all(same)
+    }
+}
+
 /// The shapes that were told, and the record at hand.
+///
+/// That is taken to have the shape which the last of its kind had, until a field says otherwise.
 #[derive(Default)]
 pub(super) struct Schemas {
-    /// A fingerprint of each shape that was told, and where in the text. The place says its number.
-    told: KVec<(u64, usize)>,
+    told: KVec<Shape>,
+    records: u64,
     kind: &'static str,
-    keys: KVec<(&'static str, Type)>,
-    print: u64,
+    /// The shape that it has as far as it goes, of which it had so many fields.
+    likely: Option<usize>,
+    passed: usize,
+    /// Where it has no such shape: its fields.
+    fields: KVec<Field>,
     /// Where the length of the value at hand belongs.
     open: Option<usize>,
 }
@@ -50,79 +90,146 @@ pub(super) struct Schemas {
 impl Schemas {
     /// The text is given away: what is told stays told.
     pub(super) fn settle(&mut self) {
-        for (_, at) in &mut self.told {
-            *at = 0;
+        for shape in &mut self.told {
+            shape.at = 0;
         }
     }
 
     /// What was told behind that place was not told.
     pub(super) fn forget(&mut self, len: usize) {
-        while self.told.last().is_some_and(|(_, at)| *at > len) {
+        while self.told.last().is_some_and(|shape| shape.at > len) {
             self.told.pop();
         }
     }
 
     /// Begins a record.
-    pub(super) fn begin(&mut self, kind: &'static str, text: &mut KVVec<u8>) -> Result {
+    pub(super) fn begin(&mut self, kind: &'static str, text: &mut Buffer) -> Result {
         self.kind = kind;
-        self.keys.clear();
+        self.fields.clear();
+        self.passed = 0;
         self.open = None;
-        self.print = mix(0, kind, 0);
+        self.likely = self.find(&[]);
         // Length and shape come when they are known.
-        Ok(text.extend_from_slice(&[0; 8], gfp())?)
+        text.push(&[0; 8])
+    }
+
+    /// The shape of this kind that begins so, and was used last.
+    fn find(&self, fields: &[Field]) -> Option<usize> {
+        let told = self.told.iter().enumerate();
+        told.filter(|(_, shape)| shape.begins_with(self.kind, fields))
+            .max_by_key(|(_, shape)| shape.used)
+            .map(|(at, _)| at)
     }
 
     /// Begins a field.
-    pub(super) fn field(&mut self, key: &'static str, kind: Type, text: &mut KVVec<u8>) -> Result {
-        self.close(text)?;
-        self.keys.push((key, kind), gfp())?;
-        self.print = mix(self.print, key, kind as u64);
+    #[inline(always)]
+    pub(super) fn field(&mut self, key: &'static str, kind: Type, text: &mut Buffer) -> Result {
+        if self.open.is_some() {
+            self.close(text)?;
+        }
+        let field = Field { key, kind };
+        let likely = self.likely.and_then(|at| self.told.get(at));
+        match likely.and_then(|shape| shape.fields.get(self.passed)) {
+            Some(expected) if expected.is(&field) => self.passed += 1,
+            _ => self.stray(field)?,
+        }
         if matches!(kind, Type::Word | Type::String) {
-            self.open = Some(text.len());
-            text.extend_from_slice(&[0; 2], gfp())?;
+            let at = text.len();
+            text.push(&[0; 2])?;
+            self.open = Some(at);
+        }
+        Ok(())
+    }
+
+    /// A field that is not the likely one: it is another shape's, or a new one's.
+    #[inline(never)]
+    fn stray(&mut self, field: Field) -> Result {
+        self.leave()?;
+        self.fields.push(field, gfp())?;
+        self.likely = self.find(&self.fields);
+        if self.likely.is_some() {
+            self.passed = self.fields.len();
+        }
+        Ok(())
+    }
+
+    /// Takes down the fields so far.
+    fn leave(&mut self) -> Result {
+        if let Some(shape) = self.likely.take().and_then(|at| self.told.get(at)) {
+            self.fields.clear();
+            self.fields
+                .extend_from_slice(&shape.fields[..self.passed], gfp())?;
         }
         Ok(())
     }
 
     /// Ends a value whose length was not known.
-    fn close(&mut self, text: &mut KVVec<u8>) -> Result {
+    #[inline(never)]
+    fn close(&mut self, text: &mut Buffer) -> Result {
         if let Some(at) = self.open.take() {
             let len = u16::try_from(text.len() - at - 2).map_err(|_| EOVERFLOW)?;
-            text[at..at + 2].copy_from_slice(&len.to_le_bytes());
+            text.bytes_mut()[at..at + 2].copy_from_slice(&len.to_le_bytes());
         }
         Ok(())
     }
 
     /// Ends the record that begins at `start`; its shape is told before it, if it is new.
-    pub(super) fn end(&mut self, start: usize, text: &mut KVVec<u8>) -> Result {
+    pub(super) fn end(&mut self, start: usize, text: &mut Buffer) -> Result {
         self.close(text)?;
         let len = u32::try_from(text.len() - start - 8).map_err(|_| EOVERFLOW)?;
-        let known = self.told.iter().position(|(print, _)| *print == self.print);
-        let shape = known.unwrap_or(self.told.len()) as u32;
-        head(&mut text[start..], len, shape);
+        let known = self.likely.filter(|at| self.ends(*at));
+        let known = match known {
+            None => {
+                self.leave()?;
+                let same = |shape: &Shape| {
+                    shape.fields.len() == self.fields.len()
+                        && shape.begins_with(self.kind, &self.fields)
+                };
+                self.told.iter().position(same)
+            }
+            known => known,
+        };
+        let shape = known.unwrap_or(self.told.len());
+        head(&mut text.bytes_mut()[start..], len, shape as u32);
         if known.is_none() {
             let record = text.len() - start;
-            self.tell(text)?;
-            // Behind `start`, so that whoever cuts the text there forgets it.
-            self.told.push((self.print, start + 1), gfp())?;
-            text[start..].rotate_left(record);
+            self.tell(start, text)?;
+            text.bytes_mut()[start..].rotate_left(record);
         }
+        self.records += 1;
+        self.told[shape].used = self.records;
         Ok(())
     }
 
-    /// Tells a shape: its kind of record, and each field's type and key.
-    fn tell(&self, text: &mut KVVec<u8>) -> Result {
-        let start = text.len();
-        text.extend_from_slice(&[0; 8], gfp())?;
-        text.extend_from_slice(&[self.kind.len() as u8], gfp())?;
-        text.extend_from_slice(self.kind.as_bytes(), gfp())?;
-        for (key, kind) in &self.keys {
-            text.extend_from_slice(&[*kind as u8, key.len() as u8], gfp())?;
-            text.extend_from_slice(key.as_bytes(), gfp())?;
+    /// Whether the record at hand has all fields of that shape.
+    fn ends(&self, at: usize) -> bool {
+        self.told
+            .get(at)
+            .is_some_and(|shape| shape.fields.len() == self.passed)
+    }
+
+    /// Tells the shape of the record that begins at `start`: its kind, and each field's type and key.
+    fn tell(&mut self, start: usize, text: &mut Buffer) -> Result {
+        let frame = text.len();
+        text.push(&[0; 8])?;
+        text.push(&[self.kind.len() as u8])?;
+        text.push(self.kind.as_bytes())?;
+        for field in &self.fields {
+            text.push(&[field.kind as u8, field.key.len() as u8])?;
+            text.push(field.key.as_bytes())?;
         }
-        let len = (text.len() - start - 8) as u32;
-        head(&mut text[start..], len, SHAPE);
-        Ok(())
+        let len = (text.len() - frame - 8) as u32;
+        head(&mut text.bytes_mut()[frame..], len, SHAPE);
+        let mut fields = KVec::with_capacity(self.fields.len(), gfp())?;
+        fields.extend_from_slice(&self.fields, gfp())?;
+        let shape = Shape {
+            kind: self.kind,
+            fields,
+            // Behind `start`, so that whoever cuts the text there forgets it.
+            at: start + 1,
+            used: 0,
+        };
+        Ok(self.told.push(shape, gfp())?)
     }
 }
 
@@ -130,10 +237,4 @@ impl Schemas {
 fn head(text: &mut [u8], len: u32, shape: u32) {
     text[..4].copy_from_slice(&len.to_le_bytes());
     text[4..8].copy_from_slice(&shape.to_le_bytes());
-}
-
-/// A step of a fingerprint. Strings are told apart by where they lie: the same in two places is told twice.
-fn mix(print: u64, text: &'static str, kind: u64) -> u64 {
-    let word = text.as_ptr().addr() as u64 ^ (text.len() as u64) << 48 ^ kind << 56;
-    (print.rotate_left(7) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

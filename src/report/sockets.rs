@@ -33,16 +33,14 @@ struct UnixName {
     len: usize,
 }
 
-impl Default for UnixName {
-    fn default() -> Self {
-        Self {
-            path: [0; UNIX_PATH_MAX],
-            len: 0,
-        }
-    }
+impl UnixName {
+    const NONE: Self = Self {
+        path: [0; UNIX_PATH_MAX],
+        len: 0,
+    };
 }
 
-/// A socket as it was when it was looked at: plain values.
+/// A socket as it was when it was looked at: plain values, in a place that one socket after another has.
 struct Seen {
     fd: u32,
     id: Id,
@@ -56,9 +54,115 @@ struct Seen {
     remote: UnixName,
 }
 
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            fd: 0,
+            id: Id::default(),
+            inode: 0,
+            references: 0,
+            nonblocking: false,
+            state: SockState::default(),
+            busy: false,
+            local: UnixName::NONE,
+            remote: UnixName::NONE,
+        }
+    }
+}
+
 impl Seen {
     fn listens(&self) -> bool {
         u32::from(self.state.state) == bindings::RAVEL_LISTEN
+    }
+
+    /// Looks at a socket under its locks, one after the other. Tells how many packets it passed over.
+    fn look(&mut self, fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<u32, Fault> {
+        self.fd = fd;
+        self.id = socket.id();
+        self.inode = file.inode();
+        self.references = file.references();
+        self.nonblocking = file.is_nonblocking();
+        self.busy = false;
+        self.local.len = 0;
+        self.remote.len = 0;
+        let state = &mut self.state;
+        socket.ident(state);
+        let kind = Type(state.type_.into());
+        let family = u32::from(state.family);
+        let is_inet = family == bindings::AF_INET || family == bindings::AF_INET6;
+        if let Some(unix) = socket.lock_unix() {
+            self.local.len = unix.local(&mut self.local.path);
+            self.remote.len = unix.remote(&mut self.remote.path).unwrap_or(0);
+            state.inq = unix.stream_unread();
+            state.unread =
+                u8::from(matches!(kind, Type::STREAM | Type::SEQPACKET) && unix.unread());
+            state.peer = unix.peer();
+        } else if !is_inet {
+            self.local.len = file.socket_name(false, &mut self.local.path);
+            self.remote.len = file.socket_name(true, &mut self.remote.path);
+        }
+        let mut receive = QueueTotals::default();
+        match socket.lock() {
+            Ok(guard) => {
+                guard.state(state);
+                // TCP keeps better count.
+                if state.is_tcp == 0 {
+                    if let Some(queue) = guard.queue(QueueName::Receive) {
+                        receive = queue.totals();
+                    }
+                }
+            }
+            Err(err) if err == EBUSY => {
+                self.busy = true;
+                return Ok(0);
+            }
+            Err(err) => return Err(err.into()),
+        }
+        if state.is_tcp != 0 {
+            socket.tcp_peer(&mut state.peer);
+            return Ok(state.tx_missed);
+        }
+
+        let totals = |name| {
+            socket
+                .queue(name)
+                .map_or(QueueTotals::default(), |guard| guard.queue().totals())
+        };
+        if !socket.guards_its_queues() {
+            receive = totals(QueueName::Receive);
+        }
+        let reader = totals(QueueName::Reader);
+        state.rx_packets = receive.packets + reader.packets;
+        state.rx_bytes = receive.bytes + reader.bytes;
+        let first = if reader.packets > 0 {
+            reader.first
+        } else {
+            receive.first
+        };
+        let listens = u32::from(state.state) == bindings::RAVEL_LISTEN;
+        if family == bindings::AF_UNIX {
+            // A listener's queue holds connections, not data.
+            if listens {
+                state.rx_bytes = 0;
+                state.unread = 0;
+                state.inq = -1;
+            } else if kind == Type::STREAM {
+                state.rx_bytes = u32::try_from(state.inq).unwrap_or(0);
+            } else {
+                state.inq = match kind {
+                    Type::SEQPACKET => state.rx_bytes.into(),
+                    _ => first.into(),
+                };
+            }
+            state.outq = state.wmem.into();
+        } else if state.is_udp != 0
+            || (is_inet && kind == Type::RAW)
+            || family == bindings::AF_PACKET
+        {
+            state.inq = first.into();
+            state.outq = state.wmem.into();
+        }
+        Ok(receive.missed + reader.missed)
     }
 }
 
@@ -116,6 +220,8 @@ impl Detail {
 /// The report under way.
 pub(crate) struct Walk {
     next: u32,
+    /// The socket at hand.
+    seen: KBox<Seen>,
     detail: Detail,
     fds: u64,
     sockets: u64,
@@ -129,6 +235,7 @@ impl Walk {
         Files::of(process)?;
         Ok(Self {
             next: 0,
+            seen: KBox::new(Seen::default(), gfp())?,
             detail,
             fds: 0,
             sockets: 0,
@@ -164,7 +271,8 @@ impl Walk {
                 continue;
             };
             self.sockets += 1;
-            let (mut seen, missed) = look(fd, &file, &socket)?;
+            let seen = &mut *self.seen;
+            let missed = seen.look(fd, &file, &socket)?;
             match &mut self.detail {
                 Detail::Waiting(_) => self.cut += u64::from(missed),
                 Detail::Queues(queues) => seen.busy = !queues.look(fd, &socket, seen.busy)?,
@@ -210,96 +318,4 @@ impl Walk {
             .number("cut", self.cut + cut)
             .end()
     }
-}
-
-/// Looks at a socket under its locks, one after the other. Also tells how many packets it passed over.
-fn look(fd: u32, file: &OpenFile, socket: &Socket<'_>) -> Result<(Seen, u32), Fault> {
-    let mut seen = Seen {
-        fd,
-        id: socket.id(),
-        inode: file.inode(),
-        references: file.references(),
-        nonblocking: file.is_nonblocking(),
-        state: socket.ident(),
-        busy: false,
-        local: UnixName::default(),
-        remote: UnixName::default(),
-    };
-    let state = &mut seen.state;
-    let is_unix = u32::from(state.family) == bindings::AF_UNIX;
-    let mut missed = 0;
-    let kind = Type(state.type_.into());
-    if let Some(unix) = socket.lock_unix() {
-        seen.local.len = unix.local(&mut seen.local.path);
-        seen.remote.len = unix.remote(&mut seen.remote.path).unwrap_or(0);
-        state.inq = unix.stream_unread();
-        state.unread = u8::from(matches!(kind, Type::STREAM | Type::SEQPACKET) && unix.unread());
-        state.peer = unix.peer();
-    } else {
-        seen.local.len = file.socket_name(false, &mut seen.local.path);
-        seen.remote.len = file.socket_name(true, &mut seen.remote.path);
-    }
-    let mut receive = QueueTotals::default();
-    match socket.lock() {
-        Ok(guard) => {
-            guard.state(state);
-            // TCP keeps better count.
-            if state.is_tcp == 0 {
-                if let Some(queue) = guard.queue(QueueName::Receive) {
-                    receive = queue.totals();
-                }
-            }
-        }
-        Err(err) if err == EBUSY => {
-            seen.busy = true;
-            return Ok((seen, 0));
-        }
-        Err(err) => return Err(err.into()),
-    }
-    if state.is_tcp != 0 {
-        state.peer = socket.tcp_peer();
-        missed += state.tx_missed;
-        return Ok((seen, missed));
-    }
-
-    let totals = |name| {
-        socket
-            .queue(name)
-            .map_or(QueueTotals::default(), |guard| guard.queue().totals())
-    };
-    if !socket.guards_its_queues() {
-        receive = totals(QueueName::Receive);
-    }
-    let reader = totals(QueueName::Reader);
-    missed += receive.missed + reader.missed;
-    state.rx_packets = receive.packets + reader.packets;
-    state.rx_bytes = receive.bytes + reader.bytes;
-    let first = if reader.packets > 0 {
-        reader.first
-    } else {
-        receive.first
-    };
-    let listens = u32::from(state.state) == bindings::RAVEL_LISTEN;
-    let family = u32::from(state.family);
-    let is_inet = family == bindings::AF_INET || family == bindings::AF_INET6;
-    if is_unix {
-        // A listener's queue holds connections, not data.
-        if listens {
-            state.rx_bytes = 0;
-            state.unread = 0;
-            state.inq = -1;
-        } else if kind == Type::STREAM {
-            state.rx_bytes = u32::try_from(state.inq).unwrap_or(0);
-        } else {
-            state.inq = match kind {
-                Type::SEQPACKET => state.rx_bytes.into(),
-                _ => first.into(),
-            };
-        }
-        state.outq = state.wmem.into();
-    } else if state.is_udp != 0 || (is_inet && kind == Type::RAW) || family == bindings::AF_PACKET {
-        state.inq = first.into();
-        state.outq = state.wmem.into();
-    }
-    Ok((seen, missed))
 }

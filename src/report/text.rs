@@ -7,6 +7,7 @@
 
 use super::{
     binary::{Schemas, Type, MAGIC},
+    buffer::Buffer,
     gfp, Fault,
 };
 use crate::object::{
@@ -17,36 +18,12 @@ use kernel::prelude::*;
 
 /// Text that grows; running out of memory is an error, and leaves no half line.
 pub(crate) struct Text {
-    whole: KVVec<u8>,
-    /// What was last written of a line. Nearly all lines fit: their bytes are looked at twice, but memory once.
-    part: [u8; PART],
-    filled: usize,
+    buffer: Buffer,
+    /// Where the record at hand begins, and what came of it so far.
+    start: usize,
+    result: Result,
     /// In the binary form.
     binary: Option<KBox<Schemas>>,
-}
-
-const PART: usize = 256;
-
-/// Copies a slice of the same length, mostly of a few bytes, for which a call of memcpy() is long.
-#[inline(always)]
-fn copy_few(to: &mut [u8], from: &[u8]) {
-    /// In two pieces, which may overlap.
-    #[inline(always)]
-    fn pieces<const N: usize>(to: &mut [u8], from: &[u8]) {
-        if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk()) {
-            *to = *from;
-        }
-        if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk()) {
-            *to = *from;
-        }
-    }
-    match from.len() {
-        0..2 => pieces::<1>(to, from),
-        2..4 => pieces::<2>(to, from),
-        4..8 => pieces::<4>(to, from),
-        8..17 => pieces::<8>(to, from),
-        _ => to.copy_from_slice(from),
-    }
 }
 
 /// The hexadecimal digits of a number, all at once: a nibble for each byte of a word.
@@ -63,12 +40,41 @@ fn eight_digits(number: u32) -> [u8; 8] {
     (word + u64::from(b'0') * ONES + letters * TO_LETTER).to_be_bytes()
 }
 
+/// The digits of a number.
+struct Digits {
+    digits: [u8; 20],
+    first: usize,
+}
+
+impl Digits {
+    #[inline(always)]
+    fn of(mut number: u64) -> Self {
+        let mut digits = [b'0'; 20];
+        let mut first = digits.len();
+        // As many as the largest number has, so there is always one.
+        while let Some(digit) = first.checked_sub(1).and_then(|at| digits.get_mut(at)) {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+            first -= 1;
+            if number == 0 {
+                break;
+            }
+        }
+        Self { digits, first }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        &self.digits[self.first..]
+    }
+}
+
 impl Default for Text {
     fn default() -> Self {
         Self {
-            whole: KVVec::new(),
-            part: [0; PART],
-            filled: 0,
+            buffer: Buffer::default(),
+            start: 0,
+            result: Ok(()),
             binary: None,
         }
     }
@@ -81,23 +87,23 @@ impl Text {
             binary: Some(KBox::new(Schemas::default(), gfp())?),
             ..Self::default()
         };
-        text.whole.extend_from_slice(MAGIC, gfp())?;
+        text.buffer.push(MAGIC)?;
         Ok(text)
     }
 
     /// What was written.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.whole
+        self.buffer.bytes()
     }
 
     /// Makes room in one step, where it would grow in many. Where that fails, less may do.
     pub(crate) fn reserve(&mut self, bytes: usize) {
-        let _ = self.whole.reserve(bytes, gfp());
+        self.buffer.reserve(bytes);
     }
 
     /// Forgets what was written, and keeps the room.
     pub(crate) fn clear(&mut self) {
-        self.whole.clear();
+        self.buffer.truncate(0);
         if let Some(schemas) = &mut self.binary {
             schemas.settle();
         }
@@ -105,7 +111,7 @@ impl Text {
 
     /// Forgets what was written after the first `len` bytes.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.whole.truncate(len);
+        self.buffer.truncate(len);
         if let Some(schemas) = &mut self.binary {
             schemas.forget(len);
         }
@@ -113,17 +119,20 @@ impl Text {
 
     /// Begins a record.
     pub(crate) fn record(&mut self, kind: &'static str) -> Line<'_> {
-        self.filled = 0;
-        let mut line = Line {
-            start: self.whole.len(),
-            text: self,
-            result: Ok(()),
+        self.start = self.buffer.len();
+        self.result = match &mut self.binary {
+            Some(schemas) => schemas.begin(kind, &mut self.buffer),
+            None => self.buffer.push(kind.as_bytes()),
         };
-        match &mut line.text.binary {
-            Some(schemas) => line.result = schemas.begin(kind, &mut line.text.whole),
-            None => line.push(kind.as_bytes()),
+        Line(self)
+    }
+
+    /// Begins a field of the binary form.
+    #[inline(never)]
+    fn binary_key(&mut self, key: &'static str, kind: Type) {
+        if let (Some(schemas), Ok(())) = (&mut self.binary, self.result) {
+            self.result = schemas.field(key, kind, &mut self.buffer);
         }
-        line
     }
 
     /// Writes an `error` record. `pid` is 0 where none was named.
@@ -138,112 +147,47 @@ impl Text {
 }
 
 /// A record being written. [`Line::end`] ends it.
-pub(crate) struct Line<'t> {
-    text: &'t mut Text,
-    start: usize,
-    result: Result,
-}
+///
+/// It is no more than a pointer, so that it is handed from field to field in a register.
+pub(crate) struct Line<'t>(&'t mut Text);
 
 impl Line<'_> {
+    /// Keeps what went wrong. After that, what is written does not matter.
+    #[inline(always)]
+    fn note(&mut self, result: Result) {
+        if result.is_err() {
+            self.0.result = result;
+        }
+    }
+
     #[inline]
     fn push(&mut self, bytes: &[u8]) {
-        let Text {
-            part,
-            filled,
-            binary,
-            whole,
-        } = &mut *self.text;
-        if binary.is_some() {
-            if self.result.is_ok() {
-                self.result = whole.extend_from_slice(bytes, gfp()).map_err(Into::into);
-            }
-            return;
-        }
-        match part
-            .get_mut(*filled..)
-            .and_then(|free| free.get_mut(..bytes.len()))
-        {
-            Some(free) => {
-                copy_few(free, bytes);
-                *filled += bytes.len();
-            }
-            None => self.push_long(bytes),
-        }
-    }
-
-    /// `key`, with what stands around it.
-    #[inline]
-    fn push_key(&mut self, key: &[u8]) {
-        let Text { part, filled, .. } = &mut *self.text;
-        let free = part.get_mut(*filled..);
-        match free.and_then(|free| free.get_mut(..key.len() + 2)) {
-            Some([space, free @ .., equals]) => {
-                *space = b' ';
-                copy_few(free, key);
-                *equals = b'=';
-                *filled += key.len() + 2;
-            }
-            _ => {
-                self.push(b" ");
-                self.push(key);
-                self.push(b"=");
-            }
-        }
-    }
-
-    /// Makes room first.
-    #[cold]
-    fn push_long(&mut self, bytes: &[u8]) {
-        self.flush();
-        for piece in bytes.chunks(PART) {
-            self.text.part[..piece.len()].copy_from_slice(piece);
-            self.text.filled = piece.len();
-            if piece.len() == PART {
-                self.flush();
-            }
-        }
-    }
-
-    /// Moves what is there of the line to the text.
-    fn flush(&mut self) {
-        let Text {
-            whole,
-            part,
-            filled,
-            ..
-        } = &mut *self.text;
-        if self.result.is_ok() {
-            self.result = whole
-                .extend_from_slice(&part[..*filled], gfp())
-                .map_err(Into::into);
-        }
-        *filled = 0;
+        let result = self.0.buffer.push(bytes);
+        self.note(result);
     }
 
     /// Begins a field. True: its value is wanted in the binary form.
+    #[inline(always)]
     fn key(&mut self, key: &'static str, kind: Type) -> bool {
-        if let Some(schemas) = &mut self.text.binary {
-            if self.result.is_ok() {
-                self.result = schemas.field(key, kind, &mut self.text.whole);
-            }
+        if self.0.binary.is_some() {
+            self.0.binary_key(key, kind);
             return true;
         }
-        self.push_key(key.as_bytes());
+        let result = self.0.buffer.push_key(key.as_bytes());
+        self.note(result);
         false
     }
 
-    fn decimal(&mut self, mut number: u64) {
-        let mut digits = [b'0'; 20];
-        let mut at = digits.len();
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        self.push(&digits[at..]);
+    /// Writes a field as text, if it is text that is written, and there is room. False: nothing was written.
+    #[inline(always)]
+    fn field(&mut self, key: &str, value: &[u8]) -> bool {
+        self.0.binary.is_none() && self.0.buffer.push_field(key.as_bytes(), value)
+    }
+
+    #[inline]
+    fn decimal(&mut self, number: u64) {
+        let digits = Digits::of(number);
+        self.push(digits.bytes());
     }
 
     /// At least that many digits.
@@ -258,9 +202,35 @@ impl Line<'_> {
 
     /// A number that is not negative.
     pub(crate) fn number(mut self, key: &'static str, number: u64) -> Self {
-        if self.key(key, Type::Number) {
-            self.push(&number.to_le_bytes());
-        } else {
+        if self.0.binary.is_some() {
+            return self.binary_number(key, Type::Number, number);
+        }
+        // Most are that small.
+        if number < 10 && self.field(key, &[b'0' + number as u8]) {
+            return self;
+        }
+        self.long_number(key, number)
+    }
+
+    #[inline(never)]
+    fn binary_number(self, key: &'static str, kind: Type, number: u64) -> Self {
+        let Text {
+            binary,
+            buffer,
+            result,
+            ..
+        } = &mut *self.0;
+        if let (Some(schemas), Ok(())) = (binary, *result) {
+            let begun = schemas.field(key, kind, buffer);
+            *result = begun.and_then(|()| buffer.push(&number.to_le_bytes()));
+        }
+        self
+    }
+
+    #[inline(never)]
+    fn long_number(mut self, key: &'static str, number: u64) -> Self {
+        if !self.field(key, Digits::of(number).bytes()) {
+            self.key(key, Type::Number);
             self.decimal(number);
         }
         self
@@ -268,10 +238,10 @@ impl Line<'_> {
 
     /// A number that may be negative.
     pub(crate) fn signed(mut self, key: &'static str, number: i64) -> Self {
-        if self.key(key, Type::Signed) {
-            self.push(&number.to_le_bytes());
-            return self;
+        if self.0.binary.is_some() {
+            return self.binary_number(key, Type::Signed, number as u64);
         }
+        self.key(key, Type::Signed);
         if number < 0 {
             self.push(b"-");
         }
@@ -281,12 +251,12 @@ impl Line<'_> {
 
     /// An address or a page offset.
     pub(crate) fn hex(mut self, key: &'static str, number: usize) -> Self {
-        if self.key(key, Type::Hex) {
-            self.push(&(number as u64).to_le_bytes());
-        } else {
-            self.push(b"0x");
-            self.hexadecimal(number as u64, 1);
+        if self.0.binary.is_some() {
+            return self.binary_number(key, Type::Hex, number as u64);
         }
+        self.key(key, Type::Hex);
+        self.push(b"0x");
+        self.hexadecimal(number as u64, 1);
         self
     }
 
@@ -300,26 +270,42 @@ impl Line<'_> {
 
     /// An object's id.
     pub(crate) fn id(mut self, key: &'static str, id: Id) -> Self {
-        if self.key(key, Type::Id) {
-            self.push(&id.get().to_le_bytes());
-        } else {
-            self.hexadecimal(id.get(), 16);
+        if self.0.binary.is_some() {
+            return self.binary_number(key, Type::Id, id.get());
         }
+        self.key(key, Type::Id);
+        self.hexadecimal(id.get(), 16);
         self
     }
 
     /// Yes or no.
     pub(crate) fn flag(mut self, key: &'static str, flag: bool) -> Self {
-        if self.key(key, Type::Flag) {
-            self.push(&[flag.into()]);
-        } else {
-            self.push(if flag { b"1" } else { b"0" });
+        if self.field(key, &[b'0' + u8::from(flag)]) {
+            return self;
         }
+        self.long_flag(key, flag)
+    }
+
+    #[inline(never)]
+    fn long_flag(mut self, key: &'static str, flag: bool) -> Self {
+        let digit = match self.key(key, Type::Flag) {
+            true => 0,
+            false => b'0',
+        };
+        self.push(&[digit + u8::from(flag)]);
         self
     }
 
     /// A word, which needs no quotes.
     pub(crate) fn word(mut self, key: &'static str, word: &[u8]) -> Self {
+        if self.field(key, word) {
+            return self;
+        }
+        self.long_word(key, word)
+    }
+
+    #[inline(never)]
+    fn long_word(mut self, key: &'static str, word: &[u8]) -> Self {
         self.key(key, Type::Word);
         self.push(word);
         self
@@ -359,6 +345,18 @@ impl Line<'_> {
         self.key(key, Type::Word);
         self.decimal(raw.into());
         self.push(if set { b":set" } else { b":unset" });
+        self
+    }
+
+    /// Bytes in quotes that are known to need no escapes.
+    pub(crate) fn plain_string(mut self, key: &'static str, bytes: &[u8]) -> Self {
+        if self.key(key, Type::String) {
+            self.push(bytes);
+        } else {
+            self.push(b"\"");
+            self.push(bytes);
+            self.push(b"\"");
+        }
         self
     }
 
@@ -413,18 +411,24 @@ impl Line<'_> {
 
     /// Ends the record. If memory ran out, none of it stays.
     pub(crate) fn end(mut self) -> Result {
-        if let Some(schemas) = &mut self.text.binary {
-            if self.result.is_ok() {
-                self.result = schemas.end(self.start, &mut self.text.whole);
-            }
-        } else {
+        let start = self.0.start;
+        if self.0.binary.is_none() {
             self.push(b"\n");
-            self.flush();
         }
-        if self.result.is_err() {
-            self.text.truncate(self.start);
+        let Text {
+            binary,
+            buffer,
+            result,
+            ..
+        } = &mut *self.0;
+        if let (Some(schemas), Ok(())) = (binary, *result) {
+            *result = schemas.end(start, buffer);
         }
-        self.result
+        let result = *result;
+        if result.is_err() {
+            self.0.truncate(start);
+        }
+        result
     }
 }
 

@@ -59,11 +59,13 @@ fn tell_timer<'t>(line: Line<'t>, key: &'static str, ms: i64) -> Line<'t> {
 
 /// An address as a string: a unix path with `@` for the 0 byte of an abstract one.
 fn tell_unix<'t>(line: Line<'t>, key: &'static str, name: &UnixName) -> Line<'t> {
-    let mut path = name.path;
-    if name.len > 0 && path[0] == 0 {
-        path[0] = b'@';
+    let bytes = &name.path[..name.len];
+    if bytes.first() != Some(&0) {
+        return line.string(key, bytes);
     }
-    line.string(key, &path[..name.len])
+    let mut abstract_name = name.path;
+    abstract_name[0] = b'@';
+    line.string(key, &abstract_name[..name.len])
 }
 
 /// The flags' names.

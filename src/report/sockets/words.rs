@@ -7,7 +7,7 @@
 use crate::{bindings, report::text::Line};
 use core::{
     fmt::Display,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddrV6},
 };
 use kernel::{fmt::Write, str::Formatter};
 
@@ -89,13 +89,51 @@ pub(crate) fn tell_shutdown<'t>(line: Line<'t>, key: &'static str, shutdown: u8)
     )
 }
 
-/// An address; an IPv4 one is in the first four bytes.
-fn address(family: u16, address: &[u8; 16]) -> IpAddr {
-    if u32::from(family) == bindings::AF_INET {
-        let [a, b, c, d, ..] = *address;
-        Ipv4Addr::new(a, b, c, d).into()
-    } else {
-        Ipv6Addr::from(*address).into()
+/// An IPv4 address, perhaps with a port, as text. Sockets have two each, and to format them would take longer than
+/// all else of a socket.
+struct Ipv4Text {
+    text: [u8; 24],
+    len: usize,
+}
+
+impl Ipv4Text {
+    fn new(address: [u8; 4], port: Option<u16>) -> Self {
+        let mut to = Self {
+            text: [0; 24],
+            len: 0,
+        };
+        for (at, byte) in address.into_iter().enumerate() {
+            if at > 0 {
+                to.push(b'.');
+            }
+            to.number(byte.into());
+        }
+        if let Some(port) = port {
+            to.push(b':');
+            to.number(port);
+        }
+        to
+    }
+
+    fn push(&mut self, byte: u8) {
+        // The longest, `255.255.255.255:65535`, has 21 bytes.
+        if let Some(to) = self.text.get_mut(self.len) {
+            *to = byte;
+            self.len += 1;
+        }
+    }
+
+    fn number(&mut self, number: u16) {
+        for unit in [10000, 1000, 100, 10] {
+            if number >= unit {
+                self.push(b'0' + (number / unit % 10) as u8);
+            }
+        }
+        self.push(b'0' + (number % 10) as u8);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.text[..self.len]
     }
 }
 
@@ -108,8 +146,26 @@ pub(crate) fn display(what: impl Display, text: &mut [u8; 64]) -> &[u8] {
     &text[..len]
 }
 
-fn tell_display<'t>(line: Line<'t>, key: &'static str, what: impl Display) -> Line<'t> {
-    line.string(key, display(what, &mut [0; 64]))
+/// An address, an IPv4 one in the first four bytes, and a port where there are ports.
+fn tell_address<'t>(
+    line: Line<'t>,
+    key: &'static str,
+    family: u16,
+    bytes: &[u8; 16],
+    port: Option<u16>,
+) -> Line<'t> {
+    if u32::from(family) == bindings::AF_INET {
+        let [a, b, c, d, ..] = *bytes;
+        return line.plain_string(key, Ipv4Text::new([a, b, c, d], port).bytes());
+    }
+    let (address, text) = (Ipv6Addr::from(*bytes), &mut [0; 64]);
+    line.string(
+        key,
+        match port {
+            Some(port) => display(SocketAddrV6::new(address, port, 0, 0), text),
+            None => display(address, text),
+        },
+    )
 }
 
 /// An address and a port.
@@ -120,7 +176,7 @@ pub(crate) fn tell_inet<'t>(
     bytes: &[u8; 16],
     port: u16,
 ) -> Line<'t> {
-    tell_display(line, key, SocketAddr::new(address(family, bytes), port))
+    tell_address(line, key, family, bytes, Some(port))
 }
 
 /// An address where there are no ports.
@@ -130,5 +186,5 @@ pub(crate) fn tell_ip<'t>(
     family: u16,
     bytes: &[u8; 16],
 ) -> Line<'t> {
-    tell_display(line, key, address(family, bytes))
+    tell_address(line, key, family, bytes, None)
 }
