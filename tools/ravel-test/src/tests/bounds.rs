@@ -19,7 +19,9 @@ use crate::report::{chain, numbers, parse_anon, parse_skbs, parse_sockets, queue
 use crate::sys::{self, Address, PAGE, Pid};
 use crate::{check, check_eq, tests, tier};
 
+mod crowd;
 mod million;
+pub use crowd::TESTS as CROWD;
 pub use million::TESTS as MILLION;
 
 tests!("bounds":

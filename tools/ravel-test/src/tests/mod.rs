@@ -116,6 +116,7 @@ pub const ALL: &[&[Test]] = &[
     lifecycle::TESTS,
     churn::TESTS,
     bounds::TESTS,
+    bounds::CROWD,
     bounds::MILLION,
     privilege::TESTS,
     fuzz::TESTS,
