@@ -199,6 +199,11 @@ pub struct Stuck {
     #[arg(long, value_name = "SECONDS", conflicts_with = "from")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub over: Option<u64>,
+    /// Look again and again, every so many seconds or every 2, and show what is stuck then
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(conflicts_with_all = ["from", "over"])]
+    pub watch: Option<u64>,
     /// Look in reports `sockets` that were saved, one behind the other, `-` for stdin
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,

@@ -261,13 +261,20 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
             print(&view::who::draw(&args.socket.to_string(), &answer))?;
         }
-        Command::Stuck(args) => {
+        Command::Stuck(args) => loop {
             let answer = stuck(&client, &args)?;
             if args.json {
-                return json(&view::stuck::Explained::of(&answer));
+                json(&view::stuck::Explained::of(&answer))?;
+            } else {
+                let anew = args.watch.map_or("", |_| screen::anew());
+                let shown = view::stuck::draw(&answer, args.all);
+                print(&format!("{anew}{shown}"))?;
             }
-            print(&view::stuck::draw(&answer, args.all))?;
-        }
+            match args.watch {
+                Some(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
+                None => break,
+            }
+        },
         Command::Doctor => {
             let items = doctor::examine(&Machine::here(), &client);
             print(&doctor::draw(&items))?;

@@ -1,6 +1,8 @@
-//! What text looks like where it is shown: width, colours, and nothing that moves the cursor.
+//! What text looks like where it is shown: width, colours, and nothing else that a terminal acts on, but where one
+//! text takes the place of another.
 
 use std::env;
+use std::io::IsTerminal;
 
 use anstyle::{AnsiColor, Style};
 use ravel_records::Text;
@@ -64,6 +66,15 @@ impl Screen {
         }
         kept.push('…');
         kept.iter().rev().collect()
+    }
+}
+
+/// What stands before a text that is shown anew: a terminal shows it in the place of the one before, else an empty
+/// line parts them.
+pub fn anew() -> &'static str {
+    match std::io::stdout().is_terminal() {
+        true => "\x1b[H\x1b[J",
+        false => "\n",
     }
 }
 

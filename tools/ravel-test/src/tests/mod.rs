@@ -54,6 +54,7 @@ mod sockets;
 mod spool;
 mod storm;
 mod stuck;
+mod stuck_watch;
 mod verdict;
 mod waiters;
 mod who;
@@ -94,6 +95,7 @@ pub const ALL: &[&[Test]] = &[
     waiters::wild::TESTS,
     who::TESTS,
     stuck::TESTS,
+    stuck_watch::TESTS,
     skbs::TESTS,
     skb_queues::TESTS,
     skb_headers::TESTS,
