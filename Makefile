@@ -3,7 +3,7 @@
 #
 #   KVER=    kernel release to build for, e.g. KVER=$(uname -r) on Debian 13;
 #            default: the newest 7.x cloud kernel in the archive
-#   TESTS=   patterns that choose tests for "make test", or with a ! leave some out
+#   TESTS=   patterns that choose tests for "make test" or "make selftests", or with a ! leave some out
 #   MEM=     MiB of memory for the VM, e.g. 6144 for the whole of cost.parent_and_1000_children_all_copied
 
 SHELL := /bin/bash

@@ -14,6 +14,7 @@ mod klog;
 mod maps;
 mod measure;
 mod module;
+mod packetdrill;
 mod pagemap;
 mod process;
 mod random;
@@ -49,6 +50,13 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
                 eprintln!("bench: {e:#}");
+                ExitCode::FAILURE
+            }
+        },
+        ["--packetdrill", script] => match packetdrill::run(script) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("{script}: {e:#}");
                 ExitCode::FAILURE
             }
         },

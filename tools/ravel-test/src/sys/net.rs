@@ -58,12 +58,7 @@ impl Address {
 
     /// ::1 and a port.
     pub fn loopback6(port: u16) -> Self {
-        // SAFETY: All-zero is a valid sockaddr_in6.
-        let mut addr: libc::sockaddr_in6 = unsafe { zeroed() };
-        addr.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-        addr.sin6_port = port.to_be();
-        addr.sin6_addr.s6_addr[15] = 1;
-        Self::new(addr, size_of::<libc::sockaddr_in6>())
+        Self::inet6(std::net::Ipv6Addr::LOCALHOST.octets(), port)
     }
 
     /// An IPv4 address.
@@ -77,6 +72,22 @@ impl Address {
             sin_zero: [0; 8],
         };
         Self::new(addr, size_of::<libc::sockaddr_in>())
+    }
+
+    /// An IPv6 address.
+    pub fn inet6(ip: [u8; 16], port: u16) -> Self {
+        // SAFETY: All-zero is a valid sockaddr_in6.
+        let mut addr: libc::sockaddr_in6 = unsafe { zeroed() };
+        addr.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+        addr.sin6_port = port.to_be();
+        addr.sin6_addr.s6_addr = ip;
+        Self::new(addr, size_of::<libc::sockaddr_in6>())
+    }
+
+    /// None: to connect to it ends a connection.
+    pub fn unspecified() -> Self {
+        let family = libc::AF_UNSPEC as libc::sa_family_t;
+        Self::new(family, size_of::<libc::sockaddr_in>())
     }
 
     /// A unix address: a path, or an abstract name where the first byte is 0.

@@ -128,4 +128,5 @@ pub const ALL: &[&[Test]] = &[
     faults_streams::TESTS,
     faults::TESTS,
     selftests::TESTS,
+    selftests::packetdrill::TESTS,
 ];

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,8 @@ use crate::module::{self, open_query};
 use crate::random::Random;
 use crate::sys::Pid;
 use crate::{check, check_eq, tests, tier};
+
+pub mod packetdrill;
 
 tests!("selftests" when are_there:
     mm_cow [300 s],
@@ -57,7 +59,7 @@ fn are_there() -> bool {
 macro_rules! programs {
     ($($test:ident: $program:literal),* $(,)?) => {
         $(fn $test() -> Result<()> {
-            passes_while_read($program)
+            program_passes($program)
         })*
     };
 }
@@ -142,19 +144,19 @@ impl Found {
 }
 
 /// Runs a program to its end.
-fn run(program: &Path, mut meanwhile: impl FnMut(Pid) -> Result<()>) -> Result<Found> {
+fn run(command: &mut Command, mut meanwhile: impl FnMut(Pid) -> Result<()>) -> Result<Found> {
     let folder = PathBuf::from("/tmp/selftests");
     fs::create_dir_all(&folder)?;
     let output = folder.join("output");
     let file = fs::File::create(&output)?;
     // What it may leave behind is killed with the test.
-    let mut child = Command::new(program)
+    let mut child = command
         .current_dir(&folder)
         .stdin(Stdio::null())
         .stderr(file.try_clone()?)
         .stdout(file)
         .spawn()
-        .with_context(|| program.display().to_string())?;
+        .context("run it")?;
     let start = Instant::now();
     while child.try_wait()?.is_none() {
         if start.elapsed() > tier::patience(180) {
@@ -202,12 +204,22 @@ fn read_all(pids: &[Pid], random: &mut Random, seen: &Mutex<Seen>) -> Result<()>
     Ok(())
 }
 
-fn passes_while_read(name: &str) -> Result<()> {
-    let program = module::beside(name)?;
+fn program_passes(name: &str) -> Result<()> {
     // Some want huge pages, and some swap.
     fs::write("/proc/sys/vm/nr_hugepages", "64")?;
     let _swap = Swap::on()?;
-    let alone = run(&program, |_| {
+    let program = module::beside(name)?;
+    passes_while_read(name, || Command::new(&program), |_| Ok(())).map(drop)
+}
+
+/// Runs a program alone, and then while it is read; `beside` is done without pause then, too. What came of it
+/// alone.
+fn passes_while_read(
+    name: &str,
+    program: impl Fn() -> Command,
+    beside: impl Fn(Pid) -> Result<()> + Sync,
+) -> Result<Found> {
+    let alone = run(&mut program(), |_| {
         thread::sleep(Duration::from_millis(10));
         Ok(())
     })?;
@@ -234,9 +246,18 @@ fn passes_while_read(name: &str) -> Result<()> {
                 Ok(())
             }
         };
+        let besides = || -> Result<()> {
+            while !stop.load(Ordering::Relaxed) {
+                let first: Option<Pid> = *lock(&target)?;
+                first.map_or(Ok(()), &beside)?;
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        };
         let readers = [scope.spawn(reader(1)), scope.spawn(reader(2))];
+        let besides = scope.spawn(besides);
         let run = || {
-            let found = run(&program, |pid| {
+            let found = run(&mut program(), |pid| {
                 *lock(&target)? = Some(pid);
                 thread::sleep(Duration::from_millis(10));
                 Ok(())
@@ -250,7 +271,7 @@ fn passes_while_read(name: &str) -> Result<()> {
             runs.push(run());
         }
         stop.store(true, Ordering::Relaxed);
-        for reader in readers {
+        for reader in readers.into_iter().chain([besides]) {
             reader.join().map_err(|_| anyhow!("a reader panicked"))??;
         }
         runs.into_iter().collect()
@@ -287,5 +308,5 @@ fn passes_while_read(name: &str) -> Result<()> {
             alone.lines(*number)
         );
     }
-    Ok(())
+    Ok(alone)
 }
