@@ -59,6 +59,8 @@ fn states_of_many_connections_are_told_once() -> Result<()> {
         Close, CloseWait, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent,
     };
     let netns = alone()?;
+    // By default a port that waits on loopback is used again after a second.
+    fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "0")?;
     let total = scale(1000, 200);
     let stream = Made::new("states", "sources=tcp_state bytes=16777216")?;
     let (active, passive) = (snmp("Tcp", "ActiveOpens")?, snmp("Tcp", "PassiveOpens")?);
