@@ -127,12 +127,18 @@ impl Text {
         Line(self)
     }
 
+    /// Writes something of the binary form, if that is written, and all went well so far.
+    #[inline(always)]
+    fn in_binary(&mut self, write: impl FnOnce(&mut Schemas, &mut Buffer) -> Result) {
+        if let (Some(schemas), Ok(())) = (&mut self.binary, self.result) {
+            self.result = write(schemas, &mut self.buffer);
+        }
+    }
+
     /// Begins a field of the binary form.
     #[inline(never)]
     fn binary_key(&mut self, key: &'static str, kind: Type) {
-        if let (Some(schemas), Ok(())) = (&mut self.binary, self.result) {
-            self.result = schemas.field(key, kind, &mut self.buffer);
-        }
+        self.in_binary(|schemas, buffer| schemas.field(key, kind, buffer));
     }
 
     /// Writes an `error` record. `pid` is 0 where none was named.
@@ -214,16 +220,10 @@ impl Line<'_> {
 
     #[inline(never)]
     fn binary_number(self, key: &'static str, kind: Type, number: u64) -> Self {
-        let Text {
-            binary,
-            buffer,
-            result,
-            ..
-        } = &mut *self.0;
-        if let (Some(schemas), Ok(())) = (binary, *result) {
-            let begun = schemas.field(key, kind, buffer);
-            *result = begun.and_then(|()| buffer.push(&number.to_le_bytes()));
-        }
+        self.0.in_binary(|schemas, buffer| {
+            schemas.field(key, kind, buffer)?;
+            buffer.push(&number.to_le_bytes())
+        });
         self
     }
 
@@ -415,16 +415,9 @@ impl Line<'_> {
         if self.0.binary.is_none() {
             self.push(b"\n");
         }
-        let Text {
-            binary,
-            buffer,
-            result,
-            ..
-        } = &mut *self.0;
-        if let (Some(schemas), Ok(())) = (binary, *result) {
-            *result = schemas.end(start, buffer);
-        }
-        let result = *result;
+        self.0
+            .in_binary(|schemas, buffer| schemas.end(start, buffer));
+        let result = self.0.result;
         if result.is_err() {
             self.0.truncate(start);
         }

@@ -43,6 +43,19 @@ fn longest_hold() -> Duration {
     tier::patience(1)
 }
 
+/// Judges what reports cost: how long locks were held, and the kernel memory of one report under way.
+fn affordable(report: &str, holds: &Holds, memory: i64) -> Result<()> {
+    check!(
+        holds.longest() < longest_hold(),
+        "{report}: a lock is held for long: {holds}"
+    );
+    check!(
+        tier::is_debug() || memory < MOST_MEMORY,
+        "{report}: {memory} bytes of kernel memory for one report under way"
+    );
+    Ok(())
+}
+
 /// Kernel memory of a report that is under way, at most, over some places in it. The debug kernel has
 /// more of everything, so there it is no figure to judge.
 fn memory(report: &str, pid: Pid, len: usize) -> Result<i64> {
@@ -81,14 +94,7 @@ fn weigh(report: &str, pid: Pid) -> Result<Vec<u8>> {
         text.len() >> 10,
         memory >> 10,
     ));
-    check!(
-        holds.longest() < longest_hold(),
-        "a lock is held for long: {holds}"
-    );
-    check!(
-        tier::is_debug() || memory < MOST_MEMORY,
-        "{report}: {memory} bytes of kernel memory for one report under way"
-    );
+    affordable(report, &holds, memory)?;
     Ok(text)
 }
 

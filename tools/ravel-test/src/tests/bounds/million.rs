@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::{MOST_MEMORY, generation, longest_hold};
+use super::{affordable, generation};
 use crate::harness::say;
 use crate::measure::{Holds, kernel_bytes};
 use crate::module::{open_query, write_errno};
@@ -74,15 +74,7 @@ fn stream(report: &str, pid: Pid, mut each: impl FnMut(&str) -> Result<()>) -> R
         start.elapsed(),
         memory >> 10,
     ));
-    check!(
-        holds.longest() < longest_hold(),
-        "a lock is held for long: {holds}"
-    );
-    check!(
-        tier::is_debug() || memory < MOST_MEMORY,
-        "{memory} bytes of kernel memory for one report under way"
-    );
-    Ok(())
+    affordable(report, &holds, memory)
 }
 
 /// Counts, and forgets nothing: which of the area's VMAs were told of.
