@@ -54,7 +54,6 @@ mod sockets;
 mod spool;
 mod storm;
 mod stuck;
-mod stuck_watch;
 mod verdict;
 mod waiters;
 mod who;
@@ -95,7 +94,8 @@ pub const ALL: &[&[Test]] = &[
     waiters::wild::TESTS,
     who::TESTS,
     stuck::TESTS,
-    stuck_watch::TESTS,
+    stuck::ELSEWHERE,
+    stuck::WATCH,
     skbs::TESTS,
     skb_queues::TESTS,
     skb_headers::TESTS,

@@ -2,13 +2,13 @@
 //! `ravel stuck`: connections that do not end, whose doing it is, and whether what is said to free them does.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use ravel_records::SkState;
 use serde_json::Value;
 
@@ -18,12 +18,16 @@ use crate::report::own_socket;
 use crate::sys::{self, Pid};
 use crate::{check, check_eq, tests, tier};
 
+mod elsewhere;
+mod watch;
+pub use elsewhere::TESTS as ELSEWHERE;
+use elsewhere::{PORT, THERE, Wire, elsewhere};
+pub use watch::TESTS as WATCH;
+
 tests!("stuck":
     close_wait_is_freed_by_its_last_holder,
     shutdown_by_one_frees_for_all,
     half_closed_by_this_side_is_told_with_the_other,
-    orphan_goes_when_it_says,
-    half_closed_toward_another_machine,
     over_and_still_open,
     gone_before_accept,
     closed_and_not_acknowledged,
@@ -196,164 +200,6 @@ fn half_closed_by_this_side_is_told_with_the_other() -> Result<()> {
     let ms = end["ends_ms"].as_u64().context("no end")?;
     check!((50_000..=60_000).contains(&ms), "it ends in {ms} ms");
     Ok(())
-}
-
-/// The test's process in a network namespace that has a wire to another's: addresses 10.9.0.1 here, 10.9.0.2 there.
-struct Wire {
-    there: Child,
-}
-
-const THERE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
-const PORT: u16 = 4000;
-
-fn ip(words: &str) -> Result<()> {
-    let out = Command::new("ip").args(words.split(' ')).output()?;
-    let errors = String::from_utf8_lossy(&out.stderr);
-    ensure!(out.status.success(), "ip {words}: {errors}");
-    Ok(())
-}
-
-impl Wire {
-    /// Lays it. At the other end runs a server, which accepts a connection for each line that is sent to it, and
-    /// closes one for "close".
-    fn lay() -> Result<Self> {
-        let mut there = Child::spawn(|link| {
-            sys::unshare(libc::CLONE_NEWNET)?;
-            link.send("there")?;
-            link.wait()?;
-            ip("addr add 10.9.0.2/24 dev far")?;
-            ip("link set far up")?;
-            let listener = TcpListener::bind((THERE, PORT))?;
-            link.send("listens")?;
-            let mut accepted = Vec::new();
-            loop {
-                match link.wait()?.as_str() {
-                    "accept" => accepted.push(listener.accept()?.0),
-                    "close" => drop(accepted.pop()),
-                    _ => return Ok(()),
-                }
-                link.send(&format!(
-                    "{}",
-                    accepted
-                        .last()
-                        .map_or(-1, |last: &TcpStream| last.as_raw_fd())
-                ))?;
-            }
-        })?;
-        there.link.recv()?;
-        sys::unshare(libc::CLONE_NEWNET)?;
-        ip(&format!(
-            "link add near type veth peer name far netns {}",
-            there.pid
-        ))?;
-        ip("addr add 10.9.0.1/24 dev near")?;
-        ip("link set near up")?;
-        there.link.send("laid")?;
-        there.link.recv()?;
-        Ok(Self { there })
-    }
-
-    fn connect(&mut self) -> Result<(TcpStream, i32)> {
-        let address = SocketAddr::from((THERE, PORT));
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(20))?;
-        self.there.link.send("accept")?;
-        Ok((stream, self.there.link.recv()?.parse()?))
-    }
-}
-
-/// Runs a scene in a process of its own, which may go to another network namespace.
-fn elsewhere(scene: impl FnOnce() -> Result<()>) -> Result<()> {
-    Child::spawn(|_| scene())?.join()
-}
-
-fn orphan_goes_when_it_says() -> Result<()> {
-    elsewhere(|| {
-        let mut wire = Wire::lay()?;
-        // TCP_LINGER2: for how many seconds it stays.
-        for (seconds, least) in [(4, false), (100, true)] {
-            let (stream, fd) = wire.connect()?;
-            sys::set_option(&stream, libc::IPPROTO_TCP, libc::TCP_LINGER2, seconds)?;
-            let local = stream.local_addr()?.to_string();
-            let find = || -> Result<Option<Value>> {
-                let all = stuck_over(&[])?;
-                Ok(all
-                    .into_iter()
-                    .find(|of| of["local"] == *local && of["why"] == "orphan"))
-            };
-            drop(stream);
-            let (mut asked, mut told) = (Instant::now(), None);
-            wait_for("an orphan", || {
-                asked = Instant::now();
-                told = find()?;
-                Ok(told.is_some())
-            })?;
-            let told = told.context("none")?;
-            check_eq!(told["sk_state"], "FIN_WAIT2", "state");
-            check_eq!(told["inode"], 0, "inode");
-            check_eq!(holders(&told["holders"]), [], "holders");
-            // The other end is in another namespace: whose it is cannot be known for sure.
-            check_eq!(
-                told["blamed"],
-                format!("the program at {THERE}:{PORT}"),
-                "blame"
-            );
-            check_eq!(told["waits_at_least"], least, "whether it is the least");
-            let ms = told["ends_ms"].as_u64().context("no end")?;
-            // Above a minute, the first part is told that is waited (tcp_rcv_state_process()).
-            let most = if least { 40_000 } else { 4000 };
-            check!(ms <= most, "{ms} ms of {most}");
-            // That end is told by itself.
-            let theirs = stuck_over(&[])?;
-            let theirs = theirs.iter().find(|of| of["remote"] == *local);
-            let theirs = theirs.context("the other end is not told")?;
-            check_eq!(theirs["why"], "close_wait", "other end");
-            check_eq!(holders(&theirs["blame"]), [(wire.there.pid, fd)], "blame");
-            check!(theirs["netns"] != told["netns"], "both in one namespace");
-            if least {
-                wire.there.link.send("close")?;
-                wire.there.link.recv()?;
-            }
-            wait_for("its end", || Ok(find()?.is_none()))?;
-            if !least {
-                // Each look took a while, and the clock of timers ticks.
-                let lasted = asked.elapsed() + Duration::from_millis(20);
-                check!(
-                    lasted.as_millis() as u64 >= ms,
-                    "gone {lasted:?} after {ms} ms were told"
-                );
-            }
-        }
-        Ok(())
-    })
-}
-
-fn half_closed_toward_another_machine() -> Result<()> {
-    elsewhere(|| {
-        let mut wire = Wire::lay()?;
-        let (stream, _) = wire.connect()?;
-        stream.shutdown(Shutdown::Write)?;
-        wait_state(&stream, SkState::FinWait2)?;
-        let told = of_ours(&stream)?.context("not told")?;
-        check_eq!(told["why"], "half_closed", "why");
-        check_eq!(
-            told["blamed"],
-            format!("the program at {THERE}:{PORT}"),
-            "blame"
-        );
-        check_eq!(
-            holders(&told["holders"]),
-            [(sys::getpid(), stream.as_raw_fd())],
-            "holders"
-        );
-        check_eq!(told["other_end"], Value::Null, "other end");
-        let said = told["freed_by"].as_str().unwrap_or_default();
-        check!(said.contains("60 s later"), "{said}");
-        wire.there.link.send("close")?;
-        wire.there.link.recv()?;
-        wait_for("its end", || {
-            Ok(of_ours(&stream)?.is_none_or(|of| of["why"] != "half_closed"))
-        })
-    })
 }
 
 fn over_and_still_open() -> Result<()> {

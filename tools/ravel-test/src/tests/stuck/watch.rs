@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::peers::pair;
 use crate::report::own_socket;
+use crate::tests::peers::pair;
 use crate::{check, check_eq, module, tests, tier};
 
 tests!("stuck":
