@@ -29,7 +29,8 @@ tests!("selftests" when are_there:
     mm_cow [300 s],
     mm_droppable [60 s],
     mm_guard_regions [120 s],
-    mm_ksm_functional_tests [120 s],
+    // It compares each of 512 pages with each, by two reads.
+    mm_ksm_functional_tests [300 s],
     mm_madv_populate [60 s],
     mm_merge [60 s],
     mm_migration [400 s],

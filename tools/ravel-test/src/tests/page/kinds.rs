@@ -215,6 +215,10 @@ impl Swap {
     /// Switches it on.
     pub(in crate::tests) fn on() -> Result<Self> {
         let swap = Self;
+        // A test that was killed has left it on.
+        if Path::new(SWAP).exists() {
+            let _ = run("swapoff", &[SWAP]);
+        }
         fs::write(SWAP, vec![0; 64 << 20]).context(SWAP)?;
         fs::set_permissions(SWAP, Permissions::from_mode(0o600))?;
         run("mkswap", &[SWAP])?;
