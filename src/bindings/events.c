@@ -38,15 +38,15 @@ static struct task_struct *parent_of(struct task_struct *task)
 
 void ravel_event_who(struct ravel_event *event, u32 kind)
 {
-	*event = (struct ravel_event) {
-		.kind = kind,
-		.pid = current->tgid,
-		.tid = current->pid,
-	};
+	struct ravel_who *who = &event->part.who;
+
+	*event = (struct ravel_event) { .kind = kind };
+	who->pid = current->tgid;
+	who->tid = current->pid;
 	rcu_read_lock();
-	event->born = READ_ONCE(current->group_leader)->start_boottime;
+	who->born = READ_ONCE(current->group_leader)->start_boottime;
 	/* Another thread may rename itself at any time; the last byte is always 0. */
-	memcpy(event->comm, READ_ONCE(current->group_leader)->comm, sizeof(event->comm));
+	memcpy(who->comm, READ_ONCE(current->group_leader)->comm, sizeof(who->comm));
 	rcu_read_unlock();
 }
 
@@ -160,7 +160,7 @@ static void *probe_of(u32 hook)
 	case RAVEL_HOOK_EXIT:
 		return probe_exit;
 	default:
-		return ravel_net_probes[hook];
+		return ravel_net_probes[hook] ?: ravel_packet_probes[hook];
 	}
 }
 

@@ -14,6 +14,7 @@ struct cgroup;
 struct file;
 struct pid;
 struct poll_table_struct;
+struct pt_regs;
 struct ravel_waker;
 struct sock;
 
@@ -27,7 +28,8 @@ struct sock;
 #define RAVEL_EVENT_SHUTDOWN 6
 #define RAVEL_EVENT_CLOSE 7
 #define RAVEL_EVENT_RELEASE 8
-#define RAVEL_EVENT_KINDS 9
+#define RAVEL_EVENT_PACKET 9
+#define RAVEL_EVENT_KINDS 10
 
 /* What probes hang on: tracepoints, then functions. */
 #define RAVEL_HOOK_FORK 0
@@ -37,11 +39,36 @@ struct sock;
 #define RAVEL_HOOK_RESET_SENT 4
 #define RAVEL_HOOK_RESET_RECEIVED 5
 #define RAVEL_HOOK_DROP 6
-#define RAVEL_TRACEPOINTS 7
-#define RAVEL_HOOK_SHUTDOWN 7
-#define RAVEL_HOOK_CLOSE 8
-#define RAVEL_HOOK_RELEASE 9
-#define RAVEL_HOOKS 10
+#define RAVEL_HOOK_PACKET_GRO 7
+#define RAVEL_HOOK_PACKET_RECEIVE 8
+#define RAVEL_HOOK_PACKET_COPY 9
+#define RAVEL_HOOK_PACKET_QUEUE 10
+#define RAVEL_HOOK_PACKET_TRANSMIT 11
+#define RAVEL_HOOK_PACKET_CONSUME 12
+#define RAVEL_HOOK_PACKET_DROP 13
+#define RAVEL_TRACEPOINTS 14
+#define RAVEL_HOOK_SHUTDOWN 14
+#define RAVEL_HOOK_CLOSE 15
+#define RAVEL_HOOK_RELEASE 16
+#define RAVEL_HOOK_PACKET_IP 17
+#define RAVEL_HOOK_PACKET_IP_LIST 18
+#define RAVEL_HOOK_PACKET_TRANSPORT 19
+#define RAVEL_HOOK_PACKET_OUTPUT 20
+#define RAVEL_HOOK_PACKET_FREE 21
+#define RAVEL_HOOKS 22
+
+/* Where a packet is, in the order in which one that goes over the loopback device comes by. */
+#define RAVEL_POINT_OUTPUT 0
+#define RAVEL_POINT_QUEUE 1
+#define RAVEL_POINT_TRANSMIT 2
+#define RAVEL_POINT_GRO 3
+#define RAVEL_POINT_RECEIVE 4
+#define RAVEL_POINT_IP 5
+#define RAVEL_POINT_TRANSPORT 6
+#define RAVEL_POINT_COPY 7
+#define RAVEL_POINT_CONSUME 8
+#define RAVEL_POINT_DROP 9
+#define RAVEL_POINT_FREE 10
 
 /* How many parents an event names. */
 #define RAVEL_EVENT_LINE 8
@@ -49,8 +76,17 @@ struct sock;
 /* Bytes of the file's name that an exec event has room for. */
 #define RAVEL_EVENT_FILE 62
 
+/* The process that did it. */
+struct ravel_who {
+	u64 born;		/* when it was made */
+	u32 pid;		/* in the initial pid namespace */
+	u32 tid;		/* the thread */
+	u8 comm[16];
+};
+
 /* What an event of a process has. */
 struct ravel_lineage {
+	struct ravel_who who;
 	u64 child_born;		/* fork */
 	u32 child;		/* fork */
 	u32 status;		/* exit: as wait() gives it */
@@ -66,8 +102,9 @@ struct ravel_lineage {
 #define RAVEL_NET_SENT 4	/* reset */
 #define RAVEL_NET_EXITING 8	/* close: by the end of the process */
 
-/* What an event of the network has. */
+/* What an event of a socket, and a drop, has. */
 struct ravel_net {
+	struct ravel_who who;	/* shutdown, close, release; else 0 */
 	u64 sock;		/* address, to be named, not followed; 0: none */
 	u64 inode;		/* 0: nobody has it open */
 	u64 location;		/* drop: an address in the kernel's text, to be named */
@@ -96,10 +133,58 @@ struct ravel_net {
 	u8 last;
 };
 
-/* Which of the two it is, the event's kind says. */
+/* Flags of a packet. */
+#define RAVEL_PACKET_ADDRESS 1	/* from[] and to[] are known */
+#define RAVEL_PACKET_PORTS 2	/* and the ports */
+#define RAVEL_PACKET_CLONED 4	/* the buffer is, or was, another sk_buff's, too */
+#define RAVEL_PACKET_SHARED 8	/* it is another's now */
+
+/* What a packet's crossing of a point has. */
+struct ravel_packet {
+	u64 skb;		/* addresses, to be named, not followed */
+	u64 head;
+	u64 sock;		/* 0: none is known */
+	u64 inode;		/* 0: not known */
+	u64 location;		/* drop: an address in the kernel's text, to be named */
+	u32 netns;		/* 0: not known */
+	u32 reason;		/* drop */
+	u32 device;		/* 0: none is known */
+	u32 len;
+	u32 data_len;
+	u32 copied;		/* copy: bytes */
+	u32 data;		/* these, and the headers, are bytes from head */
+	u32 tail;
+	u32 end;
+	u32 sequence;		/* TCP */
+	u16 mac;		/* as the kernel keeps it, as the next */
+	u16 network;
+	u16 transport;
+	u16 inner_mac;
+	u16 inner_network;
+	u16 inner_transport;
+	u16 ethertype;
+	u16 family;
+	u16 from_port;		/* host order */
+	u16 to_port;
+	u8 from[16];		/* network order; IPv4 in the first four */
+	u8 to[16];
+	u8 protocol;		/* what IP carries */
+	u8 point;
+	u8 flags;
+	u8 fclone;		/* SKB_FCLONE_* */
+	u32 truesize;
+	u16 gso_size;		/* bytes of data in each packet that it stands for; 0: it is one */
+	u16 gso_segs;		/* how many these are, where the kernel has counted them */
+};
+
+/*
+ * Which of them it is, the event's kind says. The first is as long as any, so to set it to 0 does so to all.
+ */
 union ravel_part {
+	struct ravel_packet packet;
 	struct ravel_lineage lineage;
 	struct ravel_net net;
+	struct ravel_who who;	/* with which these two begin */
 };
 
 /* An event as it lies in a ring: 160 bytes, no pointers. */
@@ -107,10 +192,6 @@ struct ravel_event {
 	u64 time;		/* CLOCK_BOOTTIME, nanoseconds */
 	u32 kind;
 	u32 cpu;
-	u64 born;		/* when the process was made */
-	u32 pid;		/* the process, in the initial pid namespace; 0 where no process did it */
-	u32 tid;		/* the thread */
-	u8 comm[16];
 	union ravel_part part;
 };
 
@@ -161,6 +242,9 @@ u32 ravel_symbol(u64 address, char *name, u32 len);
 void ravel_event_who(struct ravel_event *event, u32 kind);
 void ravel_event_push(void *sink, struct ravel_event *event);
 extern void *const ravel_net_probes[RAVEL_TRACEPOINTS];
+extern void *const ravel_packet_probes[RAVEL_TRACEPOINTS];
+typedef void ravel_enter_fn(void *sink, struct pt_regs *regs);
+extern ravel_enter_fn *const ravel_packet_enters[RAVEL_HOOKS];
 
 struct ravel_waker *ravel_waker_new(void);
 void ravel_waker_free(struct ravel_waker *waker);

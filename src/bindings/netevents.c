@@ -10,8 +10,6 @@
 #include <linux/cgroup.h>
 #include <linux/file.h>
 #include <linux/filelock.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
 #include <linux/net.h>
@@ -35,6 +33,7 @@
 #include <trace/events/tcp.h>
 
 #include "events.h"
+#include "packets.h"
 
 static_assert(sizeof(struct ravel_event) == 160);
 
@@ -130,65 +129,7 @@ static void fill_queues(struct ravel_net *net, const struct sock *sk)
 		net->rx_bytes = READ_ONCE(unix_sk(sk)->inq_len);
 }
 
-/*
- * Where a packet comes from and goes to, if that stands in its linear part, where its network header is said to
- * begin, and is not out of the question. True where anything was found.
- */
-static bool fill_packet(struct ravel_net *net, const struct sk_buff *skb, const void **from, const void **to)
-{
-	const u8 *end, *at;
-	u16 offset = skb->network_header;
-	u8 protocol;
-
-	/* 0 is that of an sk_buff which never had one. */
-	if (!skb->head || !offset || offset == (typeof(skb->network_header))~0U)
-		return false;
-	at = skb->head + offset;
-	end = skb_tail_pointer(skb);
-	if (skb->protocol == htons(ETH_P_IP)) {
-		const struct iphdr *ip = (const struct iphdr *)at;
-
-		if (at + sizeof(*ip) > end || ip->version != 4 || ip->ihl < 5)
-			return false;
-		net->family = AF_INET;
-		*from = &ip->saddr;
-		*to = &ip->daddr;
-		protocol = ip->protocol;
-		at += ip->ihl * 4;
-		/* The ports are in the first fragment. */
-		if (ip->frag_off & htons(IP_OFFSET))
-			at = end;
-	} else if (skb->protocol == htons(ETH_P_IPV6)) {
-		const struct ipv6hdr *ip = (const struct ipv6hdr *)at;
-
-		if (at + sizeof(*ip) > end || ip->version != 6)
-			return false;
-		net->family = AF_INET6;
-		*from = &ip->saddr;
-		*to = &ip->daddr;
-		/* Behind other headers there may be more; what is the next is told, whatever it is. */
-		protocol = ip->nexthdr;
-		at += sizeof(*ip);
-	} else {
-		return false;
-	}
-	net->flags |= RAVEL_NET_ADDRESS;
-	net->protocol = protocol;
-	switch (protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-	case IPPROTO_UDPLITE:
-	case IPPROTO_SCTP:
-		if (at + 4 <= end) {
-			net->flags |= RAVEL_NET_PORTS;
-			net->local_port = at[0] << 8 | at[1];
-			net->remote_port = at[2] << 8 | at[3];
-		}
-	}
-	return true;
-}
-
-static void copy_addresses(struct ravel_net *net, const void *local, const void *remote)
+static void copy_addresses(struct ravel_net *net, const u8 *local, const u8 *remote)
 {
 	u32 len = net->family == AF_INET ? 4 : 16;
 
@@ -196,43 +137,43 @@ static void copy_addresses(struct ravel_net *net, const void *local, const void 
 	memcpy(net->remote, remote, len);
 }
 
-/* An address as IPv6 has it. */
-static bool is_address(const struct ravel_net *net, const u8 *end, const u8 *wanted)
+/* Where a packet comes from (local) and goes to (remote); `reply`: the answer to it. */
+static void fill_packet(struct ravel_net *net, const struct sk_buff *skb, bool reply)
 {
-	static const u8 mapped[12] = { [10] = 0xff, [11] = 0xff };
+	struct ravel_ends ends;
 
-	if (net->family == AF_INET)
-		return !memcmp(wanted, mapped, 12) && !memcmp(wanted + 12, end, 4);
-	return !memcmp(wanted, end, 16);
-}
-
-/* A socket refers to the cgroup in which it was made. */
-static bool is_in_cgroup(const struct sock *sk, struct cgroup *cgroup)
-{
-#ifdef CONFIG_SOCK_CGROUP_DATA
-	struct cgroup *its = sk->sk_cgrp_data.cgroup;
-
-	return its && cgroup_is_descendant(its, cgroup);
-#else
-	return false;
-#endif
+	if (!ravel_find_ends(&ends, skb, skb->network_header))
+		return;
+	net->family = ends.family;
+	net->protocol = ends.protocol;
+	net->flags |= RAVEL_NET_ADDRESS;
+	if (ends.has_ports)
+		net->flags |= RAVEL_NET_PORTS;
+	if (reply) {
+		swap(ends.from, ends.to);
+		swap(ends.from_port, ends.to_port);
+	}
+	net->local_port = ends.from_port;
+	net->remote_port = ends.to_port;
+	copy_addresses(net, ends.from, ends.to);
 }
 
 /* `sk` is the event's socket, where it may be looked at; else NULL. */
 static bool passes(const void *sink, const struct ravel_net *net, const struct sock *sk)
 {
 	const struct ravel_net_filter *filter = ravel_sink_net_filter(sink);
+	const struct ravel_ends ends = {
+		.from = net->flags & RAVEL_NET_ADDRESS ? net->local : NULL,
+		.to = net->remote,
+		.family = net->family,
+		.has_ports = net->flags & RAVEL_NET_PORTS,
+		.from_port = net->local_port,
+		.to_port = net->remote_port,
+	};
 
 	if (filter->sock && net->sock != (unsigned long)filter->sock)
 		return false;
-	if (filter->port && (!(net->flags & RAVEL_NET_PORTS) ||
-			     (net->local_port != filter->port && net->remote_port != filter->port)))
-		return false;
-	if (filter->has_address && (!(net->flags & RAVEL_NET_ADDRESS) ||
-				    (!is_address(net, net->local, filter->address) &&
-				     !is_address(net, net->remote, filter->address))))
-		return false;
-	return !filter->cgroup || (sk && sk_fullsock(sk) && is_in_cgroup(sk, filter->cgroup));
+	return ravel_ends_pass(filter, &ends) && ravel_cgroup_passes(filter, sk);
 }
 
 static void push_if_wanted(void *sink, struct ravel_event *event, const struct sock *sk)
@@ -257,17 +198,13 @@ static void probe_reset_sent(void *sink, const struct sock *sk, const struct sk_
 			     const enum sk_rst_reason reason)
 {
 	struct ravel_event event;
-	const void *from, *to;
 
 	begin(&event, RAVEL_EVENT_RESET);
 	if (sk)
 		fill_sock(&event.part.net, sk);
 	/* A listener answers by a reset, too, and has no other end. */
-	if (skb && (!sk || !event.part.net.remote_port) && fill_packet(&event.part.net, skb, &from, &to)) {
-		/* The reset goes the other way. */
-		copy_addresses(&event.part.net, to, from);
-		swap(event.part.net.local_port, event.part.net.remote_port);
-	}
+	if (skb && (!sk || !event.part.net.remote_port))
+		fill_packet(&event.part.net, skb, true);
 	event.part.net.flags |= RAVEL_NET_SENT;
 	event.part.net.reason = reason;
 	event.part.net.protocol = IPPROTO_TCP;
@@ -290,10 +227,9 @@ static void probe_reset_received(void *sink, struct sock *sk)
 static void probe_drop(void *sink, struct sk_buff *skb, void *location, enum skb_drop_reason reason,
 		       const struct sock *rx_sk)
 {
-	const struct sock *owner = skb->destructor && !skb_sk_is_prefetched(skb) ? skb->sk : NULL;
+	const struct sock *owner = ravel_skb_owner(skb);
 	struct ravel_event event;
 	struct ravel_net *net = &event.part.net;
-	const void *from, *to;
 
 	begin(&event, RAVEL_EVENT_DROP);
 	if (rx_sk && owner != rx_sk) {
@@ -303,8 +239,7 @@ static void probe_drop(void *sink, struct sk_buff *skb, void *location, enum skb
 		net->netns = sock_net(owner)->ns.inum;
 		net->inode = sk_fullsock(owner) ? sock_i_ino(owner) : 0;
 	}
-	if (fill_packet(net, skb, &from, &to))
-		copy_addresses(net, from, to);
+	fill_packet(net, skb, false);
 	net->ethertype = ntohs(skb->protocol);
 	net->location = (unsigned long)location;
 	net->reason = reason;
@@ -383,9 +318,7 @@ void *const ravel_net_probes[RAVEL_TRACEPOINTS] = {
 	[RAVEL_HOOK_DROP] = probe_drop,
 };
 
-typedef void enter_fn(void *sink, struct pt_regs *regs);
-
-static enter_fn *const enters[RAVEL_HOOKS] = {
+static ravel_enter_fn *const enters[RAVEL_HOOKS] = {
 	[RAVEL_HOOK_SHUTDOWN] = enter_shutdown,
 	[RAVEL_HOOK_CLOSE] = enter_close,
 	[RAVEL_HOOK_RELEASE] = enter_release,
@@ -394,7 +327,7 @@ static enter_fn *const enters[RAVEL_HOOKS] = {
 /* A function that has a probe. */
 struct ravel_function {
 	struct kprobe probe;
-	enter_fn *enter;
+	ravel_enter_fn *enter;
 	void *sink;
 };
 
@@ -406,7 +339,7 @@ static int entered(struct kprobe *probe, struct pt_regs *regs)
 	return 0;
 }
 
-static struct ravel_function *function_register(const char *name, enter_fn *enter, void *sink, u32 flags)
+static struct ravel_function *function_register(const char *name, ravel_enter_fn *enter, void *sink, u32 flags)
 {
 	struct ravel_function *function = kzalloc(sizeof(*function), GFP_KERNEL | __GFP_NOWARN);
 	int err;
@@ -429,7 +362,7 @@ static struct ravel_function *function_register(const char *name, enter_fn *ente
 
 struct ravel_function *ravel_function_register(const char *name, u32 hook, void *sink)
 {
-	return function_register(name, enters[hook], sink, 0);
+	return function_register(name, enters[hook] ?: ravel_packet_enters[hook], sink, 0);
 }
 
 /* Waits until the probe does not run. */

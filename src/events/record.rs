@@ -3,6 +3,7 @@
 //! Events as records.
 
 mod net;
+mod packet;
 
 use super::store::Entry;
 use crate::{
@@ -61,15 +62,17 @@ fn tell_event<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {
         Source::Shutdown => net::tell_shutdown(who(line, event), event.net()),
         Source::Close => net::tell_close(who(line, event), event.net()),
         Source::Release => net::tell_release(who(line, event), event.net()),
+        Source::Packet => packet::tell(line, event.packet()),
     }
 }
 
 /// The process that did it.
 fn who<'t>(line: Line<'t>, event: &Event) -> Line<'t> {
-    line.number("pid", event.pid.into())
-        .number("tid", event.tid.into())
-        .number("born", event.born)
-        .string("comm", until_nul(&event.comm))
+    let who = event.who();
+    line.number("pid", who.pid.into())
+        .number("tid", who.tid.into())
+        .number("born", who.born)
+        .string("comm", until_nul(&who.comm))
 }
 
 fn tell_process<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {

@@ -18,7 +18,8 @@
 use super::{gfp, netfilter::NetFilter, waker::Waker};
 use crate::bindings;
 pub(crate) use crate::bindings::{
-    ravel_event as Event, ravel_lineage as Lineage, ravel_net as NetPart,
+    ravel_event as Event, ravel_lineage as Lineage, ravel_net as NetPart, ravel_packet as Packet,
+    ravel_who as Who,
 };
 use core::{
     cell::UnsafeCell,
@@ -40,13 +41,25 @@ pub(crate) const EVENT_SIZE: usize = size_of::<Event>();
 const _: () = assert!(EVENT_SIZE == 160);
 
 // A probe begins by setting the first part of the union to 0, and so all of it.
-const _: () = assert!(size_of::<Lineage>() == size_of::<NetPart>());
+const _: () = assert!(size_of::<Packet>() == size_of::<bindings::ravel_part>());
 
 impl Event {
     /// What an event of a process has.
     pub(crate) fn lineage(&self) -> &Lineage {
-        // SAFETY: All of the union was written, and both of its parts are integers, for which any bits will do.
+        // SAFETY: All of the union was written, and all of its parts are integers, for which any bits will do.
         unsafe { self.part.lineage.as_ref() }
+    }
+
+    /// Who did it; of an event that names no process, nothing of meaning.
+    pub(crate) fn who(&self) -> &Who {
+        // SAFETY: As above.
+        unsafe { self.part.who.as_ref() }
+    }
+
+    /// What an event of a packet's way has.
+    pub(crate) fn packet(&self) -> &Packet {
+        // SAFETY: As above.
+        unsafe { self.part.packet.as_ref() }
     }
 
     /// What an event of the network has.

@@ -41,6 +41,8 @@ pub(crate) enum Source {
     Close,
     /// The last reference to a socket was.
     Release,
+    /// A packet came by one of the points that are watched.
+    Packet,
 }
 
 /// What a source hangs on.
@@ -97,6 +99,7 @@ impl Source {
         Self::Shutdown,
         Self::Close,
         Self::Release,
+        Self::Packet,
     ];
 
     /// Its name, and its events'.
@@ -111,6 +114,7 @@ impl Source {
             Self::Shutdown => "shutdown",
             Self::Close => "close",
             Self::Release => "release",
+            Self::Packet => "packet",
         }
     }
 
@@ -149,6 +153,31 @@ impl Source {
             }
             Self::Close => &const { [hook(bindings::RAVEL_HOOK_CLOSE, c"locks_remove_posix")] },
             Self::Release => &const { [hook(bindings::RAVEL_HOOK_RELEASE, c"sock_close")] },
+            Self::Packet => {
+                &const {
+                    [
+                        hook(bindings::RAVEL_HOOK_PACKET_GRO, c"napi_gro_receive_entry"),
+                        hook(bindings::RAVEL_HOOK_PACKET_GRO, c"napi_gro_frags_entry"),
+                        hook(bindings::RAVEL_HOOK_PACKET_RECEIVE, c"netif_receive_skb"),
+                        hook(bindings::RAVEL_HOOK_PACKET_COPY, c"skb_copy_datagram_iovec"),
+                        hook(bindings::RAVEL_HOOK_PACKET_QUEUE, c"net_dev_queue"),
+                        hook(bindings::RAVEL_HOOK_PACKET_TRANSMIT, c"net_dev_start_xmit"),
+                        hook(bindings::RAVEL_HOOK_PACKET_CONSUME, c"consume_skb"),
+                        hook(bindings::RAVEL_HOOK_PACKET_DROP, c"kfree_skb"),
+                        hook(bindings::RAVEL_HOOK_PACKET_IP, c"ip_rcv"),
+                        hook(bindings::RAVEL_HOOK_PACKET_IP, c"ipv6_rcv"),
+                        hook(bindings::RAVEL_HOOK_PACKET_IP_LIST, c"ip_list_rcv"),
+                        hook(bindings::RAVEL_HOOK_PACKET_IP_LIST, c"ipv6_list_rcv"),
+                        hook(bindings::RAVEL_HOOK_PACKET_TRANSPORT, c"tcp_v4_rcv"),
+                        hook(bindings::RAVEL_HOOK_PACKET_TRANSPORT, c"tcp_v6_rcv"),
+                        hook(bindings::RAVEL_HOOK_PACKET_TRANSPORT, c"udp_rcv"),
+                        hook(bindings::RAVEL_HOOK_PACKET_TRANSPORT, c"udpv6_rcv"),
+                        hook(bindings::RAVEL_HOOK_PACKET_OUTPUT, c"ip_output"),
+                        hook(bindings::RAVEL_HOOK_PACKET_OUTPUT, c"ip6_output"),
+                        hook(bindings::RAVEL_HOOK_PACKET_FREE, c"skb_release_head_state"),
+                    ]
+                }
+            }
         }
     }
 
@@ -164,6 +193,7 @@ impl Source {
             Self::Shutdown => bindings::RAVEL_EVENT_SHUTDOWN,
             Self::Close => bindings::RAVEL_EVENT_CLOSE,
             Self::Release => bindings::RAVEL_EVENT_RELEASE,
+            Self::Packet => bindings::RAVEL_EVENT_PACKET,
         }
     }
 
@@ -174,7 +204,10 @@ impl Source {
 
     /// Whether its events say which process did it. The others happen to a socket, whoever runs just then.
     pub(crate) fn names_process(self) -> bool {
-        !matches!(self, Self::TcpState | Self::Reset | Self::Drop)
+        !matches!(
+            self,
+            Self::TcpState | Self::Reset | Self::Drop | Self::Packet
+        )
     }
 }
 

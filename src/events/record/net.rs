@@ -49,9 +49,9 @@ fn tell_sock<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
     tell_ends(line, net)
 }
 
-fn tell_reason<'t>(line: Line<'t>, net: &NetPart, name: &[u8]) -> Line<'t> {
+pub(super) fn tell_reason<'t>(line: Line<'t>, reason: u32, name: &[u8]) -> Line<'t> {
     if name.is_empty() {
-        line.numbered("reason", "reason_", net.reason.into())
+        line.numbered("reason", "reason_", reason.into())
     } else {
         line.word("reason", name)
     }
@@ -68,7 +68,7 @@ pub(super) fn tell_reset<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
         state => tell_sk_state(tell_sock(line, net), "sk_state", state),
     };
     if net.has(bindings::RAVEL_NET_SENT) {
-        tell_reason(line.word("way", b"sent"), net, net.reset_reason())
+        tell_reason(line.word("way", b"sent"), net.reason, net.reset_reason())
     } else {
         line.word("way", b"received").word("reason", b"none")
     }
@@ -76,7 +76,7 @@ pub(super) fn tell_reset<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
 
 pub(super) fn tell_drop<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
     let mut name = [0; NAME_MAX];
-    let line = tell_reason(tell_id(line, net), net, net.drop_reason(&mut name))
+    let line = tell_reason(tell_id(line, net), net.reason, net.drop_reason(&mut name))
         .string("location", net.location(&mut name))
         .hex16("protocol", net.ethertype)
         .number("len", net.len.into())

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::body::{Body, check};
 use crate::line::record;
-use crate::netevents::{Close, Dropped, Release, Reset, Shut, TcpState};
+use crate::netevents::{Close, Dropped, Packet, Release, Reset, Shut, TcpState};
 use crate::{Error, FORMAT, Id, Line, ReportName, Scope, Text};
 
 record! {
@@ -134,6 +134,8 @@ pub enum Event {
     Close(Close),
     /// The last reference on a socket is gone.
     Release(Release),
+    /// A packet came by a point of its way.
+    Packet(Packet),
     /// Events were lost.
     Loss(Loss),
 }
@@ -151,6 +153,7 @@ macro_rules! each {
             Event::Shutdown($event) => $value,
             Event::Close($event) => $value,
             Event::Release($event) => $value,
+            Event::Packet($event) => $value,
             Event::Loss($event) => $value,
         }
     };
@@ -169,6 +172,7 @@ impl Event {
             "shutdown" => Self::Shutdown(Shut::from_line(line)?),
             "close" => Self::Close(Close::from_line(line)?),
             "release" => Self::Release(Release::from_line(line)?),
+            "packet" => Self::Packet(Packet::from_line(line)?),
             "loss" => Self::Loss(Loss::from_line(line)?),
             _ => return Ok(None),
         }))

@@ -46,6 +46,7 @@ mod tree;
 mod value;
 pub mod verdict;
 mod waiters;
+pub mod walks;
 mod words;
 
 pub use anon::{AnonVma, AnonVmaReport, AnonVmaSummary, Avc, Member, Vma};
@@ -61,7 +62,7 @@ pub use events::{
 pub use events_client::Reader;
 pub use line::{Line, Value};
 pub use lineage::{Kin, LineageReport, LineageSummary, Namespaces, Shared, Thread};
-pub use netevents::{Close, Dropped, Release, Reset, Shut, TcpState};
+pub use netevents::{Close, Dropped, Packet, Release, Reset, Shut, TcpState};
 pub use page::{Mapper, Page, PageReport, PageSummary};
 pub use sharers::{SharedFile, Sharer, SharersReport, SharersSummary};
 pub use skbs::{Frag, HeaderBytes, Part, Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
@@ -72,6 +73,6 @@ pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
 pub use waiters::{Signal, SocketWaiters, Waiter, WaitersReport, WaitersSummary};
 pub use words::{
     Agreement, Checksum, Clock, Family, Fclone, Fin, Holds, MemberState, PacketType, PageKind,
-    ProcessState, Protocol, QueueName, Relation, ReportName, Role, Scope, Shutdown, SignalTo,
-    SkState, SocketKind, SocketState, TcpTimer, WaitQueue, WaitsBy, Way,
+    Point, ProcessState, Protocol, QueueName, Relation, ReportName, Role, Scope, Shutdown,
+    SignalTo, SkState, SocketKind, SocketState, TcpTimer, WaitQueue, WaitsBy, Way,
 };

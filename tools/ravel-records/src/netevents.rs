@@ -1,7 +1,7 @@
 //! Events of the network: of sockets, of TCP connections, of packets.
 
 use crate::line::record;
-use crate::{EtherType, Family, Id, Protocol, Shutdown, SkState, Text, Way};
+use crate::{EtherType, Family, Fclone, Id, Offset, Point, Protocol, Shutdown, SkState, Text, Way};
 
 /// A record of a stream about a socket: what all of them have, and more.
 macro_rules! of_socket {
@@ -170,4 +170,82 @@ by_process! {
 by_process! {
     /// A `release` record: the last reference on a socket's open file is gone.
     Release {}
+}
+
+record! {
+    /// A `packet` record: a packet came by a point of its way.
+    Packet {
+        /// Sequence number in the stream.
+        seq: u64,
+        /// Number of this attempt to hand it out.
+        attempt: u32,
+        /// When, in nanoseconds since boot.
+        time: u64,
+        /// On which CPU.
+        cpu: u32,
+        /// Which point.
+        point: Point,
+        /// The sk_buff; once it is gone, another packet may have it.
+        skb: Id,
+        /// Its buffer, which clones share.
+        head: Id,
+        /// The socket that it belongs to just then, or that was to have it; 0 where none is known.
+        id: Id,
+        /// Its inode; 0 where that is not known.
+        inode: u64,
+        /// Inode of the network namespace; 0 where that is not known.
+        netns: u64,
+        /// Number of the device; 0 where none is known.
+        device: u32,
+        /// `drop`: why, by the kernel's name.
+        reason: String,
+        /// `drop`, `consume`: the function, and how far into it; empty where it has no name.
+        location: Text,
+        /// EtherType.
+        protocol: EtherType,
+        /// What IP carries; `none` where there is no IP header to be seen.
+        carries: Protocol,
+        /// Where it comes from: an address, with a port if it has one.
+        from: Text,
+        /// Where it goes.
+        to: Text,
+        /// TCP: its sequence number; else 0.
+        sequence: u32,
+        /// Bytes from `data` on.
+        len: u64,
+        /// Of these, bytes outside of the linear part.
+        data_len: u64,
+        /// Bytes of memory accounted for it.
+        truesize: u64,
+        /// `copy`: bytes that the process reads.
+        copied: u64,
+        /// Bytes of data in each packet that it stands for; 0 where it is one.
+        gso_size: u16,
+        /// How many these are, where the kernel has counted them.
+        gso_segs: u16,
+        /// Where data begins, in bytes from `head`, as all that follow.
+        data: u64,
+        /// Where its linear part ends.
+        tail: u64,
+        /// Where the buffer ends.
+        end: u64,
+        /// Where the link layer's header is.
+        mac: Offset,
+        /// Where the network layer's is.
+        network: Offset,
+        /// Where the transport layer's is.
+        transport: Offset,
+        /// The same of a packet within the packet.
+        inner_mac: Offset,
+        /// Its network header.
+        inner_network: Offset,
+        /// Its transport header.
+        inner_transport: Offset,
+        /// Whether the buffer is, or was, another sk_buff's, too.
+        cloned: bool,
+        /// Whether it is so now.
+        shared: bool,
+        /// How it was made.
+        fclone: Fclone,
+    }
 }

@@ -320,6 +320,32 @@ words! {
         Received = "received",
     }
 
+    /// A point of a packet's way, by what happens there.
+    Point {
+        /// IP sends it.
+        Output = "output",
+        /// It is handed to the device's queue.
+        Queue = "queue",
+        /// It is handed to the device's driver.
+        Transmit = "transmit",
+        /// A driver hands it over, to be merged with others if that can be.
+        Gro = "gro",
+        /// It has come in.
+        Receive = "receive",
+        /// IP receives it.
+        Ip = "ip",
+        /// TCP or UDP does.
+        Transport = "transport",
+        /// A process reads it.
+        Copy = "copy",
+        /// It is done with.
+        Consume = "consume",
+        /// It is thrown away.
+        Drop = "drop",
+        /// What hung on the sk_buff is given back.
+        Free = "free",
+    }
+
     /// `sk_shutdown`: the directions that are shut.
     Shutdown {
         /// Neither.

@@ -2,7 +2,7 @@
 
 use ravel_records::{
     Agreement, AnonVmaReport, Attached, Batch, ChainsReport, CowReport, Error, EtherType, Event,
-    FORMAT, Failed, Id, LineageReport, Linger, MemberState, Offset, PageKind, PageReport,
+    FORMAT, Failed, Id, LineageReport, Linger, MemberState, Offset, PageKind, PageReport, Point,
     ProcessState, Protocol, QueueName, Relation, Role, Scope, Shutdown, SignalTo, SkState,
     SkbsReport, SocketsReport, Sources, Streams, Tree, Version, WaitQueue, WaitersReport, WaitsBy,
     Way,
@@ -560,7 +560,7 @@ fn batch() {
 #[test]
 fn batch_of_the_network() {
     let batch = Batch::parse(NETWORK.as_bytes()).unwrap();
-    assert_eq!(batch.events.len(), 8);
+    assert_eq!(batch.events.len(), 10);
     let Event::TcpState(state) = &batch.events[0] else {
         panic!("{batch:?}");
     };
@@ -586,6 +586,13 @@ fn batch_of_the_network() {
     assert_eq!(
         (close.exiting, close.refs, close.rx_bytes, &close.shutdown),
         (false, 2, 17, &Shutdown::Wr)
+    );
+    let Event::Packet(packet) = &batch.events[9] else {
+        panic!("{batch:?}");
+    };
+    assert_eq!(
+        (&packet.point, packet.network.get(), packet.inner_mac.get()),
+        (&Point::Drop, Some(64), None)
     );
     let json = serde_json::to_string(&batch).unwrap();
     assert!(

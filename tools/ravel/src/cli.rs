@@ -59,6 +59,8 @@ pub enum Command {
     /// Wait for the end of standard input, then kill the own process group; `ravel work` runs it
     #[command(hide = true)]
     GuardJobs,
+    /// Follow packets through the stack, point by point, with their header offsets
+    Watch(Watch),
     /// Draw the VMAs, anon_vmas and links of a process and its relatives
     Graph(Graph),
     /// Show everyone who holds an open file: close() ends it only where nobody else does
@@ -379,6 +381,37 @@ pub enum EventSource {
     Close,
     /// The last reference to a socket is gone
     Release,
+    /// A packet came by a point of its way
+    Packet,
+}
+
+/// `ravel watch`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Only packets of the socket behind this descriptor
+    #[arg(long, value_name = "PID:FD", value_parser = descriptor)]
+    pub socket: Option<String>,
+    /// Only packets that sockets of this cgroup (version 2: a directory, or an id) send
+    #[arg(long, value_parser = cgroup)]
+    pub cgroup: Option<u64>,
+    /// Only packets with this address at either end
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Only packets with this port at either end
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Only packets that are dropped, each with all of its way
+    #[arg(long)]
+    pub dropped: bool,
+    /// End once that many packets have ended, in place of going on for ever
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Memory for what is not yet printed
+    #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(16_384..=67_108_864))]
+    pub bytes: u64,
+    /// Print each crossing as a JSON document on a line of its own
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ravel events read`.

@@ -59,7 +59,7 @@ fn manage(command: &Events, client: &Client) -> Result<(), Failure> {
 }
 
 /// The request that makes a stream.
-fn request(args: &Create) -> String {
+pub fn request(args: &Create) -> String {
     let names: Vec<_> = args.sources.iter().map(|source| name(*source)).collect();
     let mut request = format!("create {} sources={}", args.stream, names.join(","));
     let terms = [
@@ -95,6 +95,7 @@ fn name(source: EventSource) -> &'static str {
         EventSource::Shutdown => "shutdown",
         EventSource::Close => "close",
         EventSource::Release => "release",
+        EventSource::Packet => "packet",
     }
 }
 
@@ -211,6 +212,18 @@ pub fn again(client: &Client, stream: &str) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// Is done with what was printed; where that took too long, says so, with what there is to try.
+pub fn acknowledge(reader: &mut Reader, remedy: &str) -> Result<(), Error> {
+    match reader.acknowledge(None) {
+        Err(error) if errno(&error) == Some(Errno::STALE) => {
+            let text = "a batch was printed after its deadline: it may be printed again";
+            let _ = writeln!(anstream::stderr(), "ravel: {text}\n  try: {remedy}");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
 fn wait(reader: &Reader) -> io::Result<()> {
     loop {
         match poll(&mut [PollFd::new(reader, PollFlags::IN)], None) {
@@ -239,10 +252,10 @@ pub fn errno(error: &Error) -> Option<Errno> {
 }
 
 /// Why a stream could not be made, where its filter has to do with it.
-fn not_made(args: &Create, error: Error) -> Failure {
+pub fn not_made(args: &Create, error: Error) -> Failure {
     let nameless = args.sources.iter().find(|source| {
-        use EventSource::{Drop, Reset, TcpState};
-        matches!(source, TcpState | Reset | Drop)
+        use EventSource::{Drop, Packet, Reset, TcpState};
+        matches!(source, TcpState | Reset | Drop | Packet)
     });
     let of_process = args.sources.iter().find(|source| {
         use EventSource::{Exec, Exit, Fork};

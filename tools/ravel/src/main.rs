@@ -21,6 +21,7 @@ mod stop;
 mod stuck;
 mod sweep;
 mod view;
+mod watch;
 mod who;
 mod work;
 
@@ -235,6 +236,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Work(args) => stop::undisturbed(|| work::run(&args))?,
         Command::Jobs(args) => jobs::run(&args)?,
         Command::GuardJobs => work::guard::run().map_err(Failure::Output)?,
+        Command::Watch(args) => watch::run(&args, &client)?,
         Command::Graph(args) => graph(&client, &args)?,
         Command::Sharers(args) => {
             let text = match (args.source.pid, args.fd) {

@@ -14,6 +14,7 @@ pub mod stuck;
 mod table;
 pub mod tree;
 pub mod waiters;
+pub mod watch;
 pub mod who;
 pub mod why;
 

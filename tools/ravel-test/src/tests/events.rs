@@ -27,8 +27,23 @@ tests!("events":
 /// All sources.
 pub(super) const ALL: &str = "sources=fork,exec,exit";
 
+/// The functions that `packet` hangs on.
+pub(super) const PACKET_FUNCTIONS: [&str; 11] = [
+    "ip_rcv",
+    "ipv6_rcv",
+    "ip_list_rcv",
+    "ipv6_list_rcv",
+    "tcp_v4_rcv",
+    "tcp_v6_rcv",
+    "udp_rcv",
+    "udpv6_rcv",
+    "ip_output",
+    "ip6_output",
+    "skb_release_head_state",
+];
+
 fn every_source_is_there() -> Result<()> {
-    const HOOKS: [(&str, &[&str], &[&str]); 9] = [
+    const HOOKS: [(&str, &[&str], &[&str]); 10] = [
         ("fork", &["sched/sched_process_fork"], &[]),
         ("exec", &["sched/sched_process_exec"], &[]),
         ("exit", &["sched/sched_process_exit"], &[]),
@@ -42,6 +57,20 @@ fn every_source_is_there() -> Result<()> {
         ("shutdown", &[], &["inet_shutdown", "unix_shutdown"]),
         ("close", &[], &["locks_remove_posix"]),
         ("release", &[], &["sock_close"]),
+        (
+            "packet",
+            &[
+                "net/napi_gro_receive_entry",
+                "net/napi_gro_frags_entry",
+                "net/netif_receive_skb",
+                "skb/skb_copy_datagram_iovec",
+                "net/net_dev_queue",
+                "net/net_dev_start_xmit",
+                "skb/consume_skb",
+                "skb/kfree_skb",
+            ],
+            &PACKET_FUNCTIONS,
+        ),
     ];
     let sources = client().sources()?.sources;
     check_eq!(sources.len(), HOOKS.len(), "sources");

@@ -115,7 +115,7 @@ impl Order {
                 // Processes have no ports, and the network's doings no process.
                 let any = |names: &[&str]| wanted.iter().any(|source| names.contains(source));
                 let of_sockets = FILTERS.iter().any(|key| pairs.contains_key(key));
-                if who.iter().any(Option::is_some) && any(&["tcp_state", "reset", "drop"])
+                if who.iter().any(Option::is_some) && any(&["tcp_state", "reset", "drop", "packet"])
                     || of_sockets && any(&["fork", "exec", "exit"])
                 {
                     return None;

@@ -38,6 +38,7 @@ mod lineage;
 mod names;
 mod netevents;
 mod netfilters;
+mod packets;
 mod page;
 mod peers;
 mod privilege;
@@ -56,6 +57,7 @@ mod storm;
 mod stuck;
 mod verdict;
 mod waiters;
+mod watch_cli;
 mod who;
 mod wire;
 mod work;
@@ -92,6 +94,7 @@ pub const ALL: &[&[Test]] = &[
     claims::TESTS,
     waiters::TESTS,
     waiters::wild::TESTS,
+    watch_cli::TESTS,
     who::TESTS,
     stuck::TESTS,
     stuck::ELSEWHERE,
@@ -108,6 +111,7 @@ pub const ALL: &[&[Test]] = &[
     events_cli::TESTS,
     netevents::TESTS,
     netfilters::TESTS,
+    packets::TESTS,
     closings::TESTS,
     spool::TESTS,
     work::TESTS,

@@ -298,10 +298,10 @@ fn resets_are_told_as_snmp_counts_them() -> Result<()> {
 }
 
 /// The kernel's own record of drops, in an instance of tracefs that is ours.
-struct Ftrace(PathBuf);
+pub(super) struct Ftrace(PathBuf);
 
 impl Ftrace {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let dir = PathBuf::from("/sys/kernel/tracing/instances/ravel-test");
         fs::create_dir(&dir).context("make an instance of tracefs")?;
         let new = Self(dir);
@@ -311,7 +311,7 @@ impl Ftrace {
     }
 
     /// How many there were, by location and reason.
-    fn counts(&self) -> Result<BTreeMap<(String, String), usize>> {
+    pub(super) fn counts(&self) -> Result<BTreeMap<(String, String), usize>> {
         fs::write(self.0.join("tracing_on"), "0")?;
         let mut counts = BTreeMap::new();
         let text = fs::read_to_string(self.0.join("trace"))?;
@@ -457,7 +457,7 @@ fn drop_of_what_is_no_ip_says_so() -> Result<()> {
 
 fn what_happens_to_a_socket_is_no_process_doing() -> Result<()> {
     let pid = sys::getpid();
-    for source in ["tcp_state", "reset", "drop"] {
+    for source in ["tcp_state", "reset", "drop", "packet"] {
         for who in ["pid", "tree"] {
             for all in [source.to_owned(), format!("close,{source}")] {
                 let request = format!("create refused sources={all} {who}={pid}");
@@ -474,7 +474,7 @@ fn what_happens_to_a_socket_is_no_process_doing() -> Result<()> {
 }
 
 fn made_and_removed_under_traffic() -> Result<()> {
-    const ALL: &str = "tcp_state,reset,drop,shutdown,close,release";
+    const ALL: &str = "tcp_state,reset,drop,shutdown,close,release,packet";
     let mut traffic = crate::process::Child::spawn(|link| {
         alone()?;
         let free = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
@@ -510,7 +510,10 @@ fn made_and_removed_under_traffic() -> Result<()> {
         let events = stream.drain()?;
         check_numbers(&events, 1)?;
         told += events.len();
-        check_eq!(stream.state()?.missed, 0, "missed");
+        // A function may be reached from an interrupt while another's probe runs.
+        if sources != ALL {
+            check_eq!(stream.state()?.missed, 0, "missed");
+        }
     }
     check!(told > 100, "hardly anything was told");
     traffic.kill()?;

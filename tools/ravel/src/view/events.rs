@@ -1,6 +1,6 @@
 //! Events as lines, and streams as a table.
 
-mod net;
+pub mod net;
 
 use std::fmt::Write;
 
@@ -104,7 +104,8 @@ pub fn lines(events: &[Event]) -> String {
     events.iter().map(line).collect()
 }
 
-fn line(event: &Event) -> String {
+/// One line.
+pub fn line(event: &Event) -> String {
     let mut text = format!("{DIM}{:>6} {}{DIM:#}  ", event.seq(), seconds(event.time()));
     // Writing to a String does not fail.
     let _ = match event {
@@ -142,7 +143,8 @@ fn line(event: &Event) -> String {
         | Event::Drop(_)
         | Event::Shutdown(_)
         | Event::Close(_)
-        | Event::Release(_) => text.write_str(&net::line(event)),
+        | Event::Release(_)
+        | Event::Packet(_) => text.write_str(&net::line(event)),
         Event::Loss(loss) => write!(
             text,
             "{BAD}lost  {} on CPU {}, until {}{BAD:#}",
@@ -159,7 +161,7 @@ fn line(event: &Event) -> String {
 }
 
 /// Nanoseconds as seconds, to the microsecond.
-fn seconds(time: u64) -> String {
+pub fn seconds(time: u64) -> String {
     format!(
         "{:>6}.{:06}",
         time / 1_000_000_000,

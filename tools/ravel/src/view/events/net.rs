@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use ravel_records::{
-    Close, Dropped, Event, Family, Protocol, Release, Reset, Shut, SkState, Text, Way,
+    Close, Dropped, Event, Family, Offset, Packet, Point, Protocol, Release, Reset, Shut, SkState,
+    Text, Way,
 };
 
 use crate::screen::{BAD, DIM, NAME, NOTE, count, plain};
@@ -22,6 +23,7 @@ pub fn line(event: &Event) -> String {
         Event::Shutdown(event) => shut(event),
         Event::Close(event) => close(event),
         Event::Release(event) => release(event),
+        Event::Packet(event) => packet(event),
         _ => String::new(),
     }
 }
@@ -61,6 +63,37 @@ fn dropped(event: &Dropped) -> String {
     if !location.is_empty() {
         // Writing to a String does not fail.
         let _ = write!(text, " {DIM}in {location}{DIM:#}");
+    }
+    text
+}
+
+/// What it is, and where it goes.
+pub fn flow(packet: &Packet) -> String {
+    match packet.carries {
+        Protocol::Other(_) => format!("type {}", packet.protocol),
+        ref carries => format!("{carries} {}", ends(&packet.from, &packet.to)),
+    }
+}
+
+/// An offset as it stands in a table.
+pub fn offset(offset: Offset) -> String {
+    offset.get().map_or("-".to_owned(), |at| at.to_string())
+}
+
+fn packet(event: &Packet) -> String {
+    let mut text = format!(
+        "packet {NAME}{:<9}{NAME:#} {} {}, {}, data {} mac {} network {} transport {}",
+        event.point,
+        event.skb,
+        flow(event),
+        count(event.len, "byte", "bytes"),
+        event.data,
+        offset(event.mac),
+        offset(event.network),
+        offset(event.transport)
+    );
+    if event.point == Point::Drop {
+        let _ = write!(text, ": {BAD}{}{BAD:#}", event.reason);
     }
     text
 }

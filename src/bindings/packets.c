@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: GPL-2.0
+
+/*
+ * Probes of where packets come by. They run in any context but an NMI, with whatever locks held, mostly for
+ * packets that nobody asked for: what can be told from a few bytes is told before anything is put together.
+ *
+ * An sk_buff is looked at only where who called the probe has it. That is why there is no point behind the driver's
+ * ndo_start_xmit() (net_dev_xmit): by then it may be gone, and another in its place. Its device is looked at only
+ * where the kernel is sure to have one there: in a queue, the same bytes serve for something else.
+ */
+
+#include <linux/cgroup.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/kprobes.h>
+#include <linux/netdevice.h>
+#include <linux/rcupdate.h>
+#include <linux/skbuff.h>
+#include <linux/string.h>
+#include <linux/tcp.h>
+#include <linux/tracepoint.h>
+#include <linux/unaligned.h>
+#include <net/dst.h>
+#include <net/inet_sock.h>
+#include <net/ip.h>
+#include <net/ip6_route.h>
+#include <net/net_namespace.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+#include <net/udp.h>
+#include <trace/events/napi.h>
+#include <trace/events/net.h>
+#include <trace/events/skb.h>
+
+#include "events.h"
+#include "packets.h"
+
+static_assert(sizeof(struct ravel_packet) == sizeof(union ravel_part));
+
+/* What a header's offset is while no layer has set it. */
+#define UNSET ((u16)~0U)
+
+static void find_ports(struct ravel_ends *ends, const u8 *at, const u8 *end)
+{
+	switch (ends->protocol) {
+	case IPPROTO_TCP:
+		if (at + 8 <= end)
+			ends->sequence = get_unaligned_be32(at + 4);
+		fallthrough;
+	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+	case IPPROTO_SCTP:
+		if (at + 4 <= end) {
+			ends->has_ports = true;
+			ends->from_port = get_unaligned_be16(at);
+			ends->to_port = get_unaligned_be16(at + 2);
+		}
+	}
+}
+
+bool ravel_find_ends(struct ravel_ends *ends, const struct sk_buff *skb, u32 network)
+{
+	const u8 *end = skb_tail_pointer(skb), *at = skb->head + network;
+
+	*ends = (struct ravel_ends) {};
+	/* 0 is that of an sk_buff which never had one. */
+	if (!skb->head || !network || network == UNSET)
+		return false;
+	if (skb->protocol == htons(ETH_P_IP)) {
+		const struct iphdr *ip = (const struct iphdr *)at;
+
+		if (at + sizeof(*ip) > end || ip->version != 4 || ip->ihl < 5)
+			return false;
+		ends->family = AF_INET;
+		ends->from = (const u8 *)&ip->saddr;
+		ends->to = (const u8 *)&ip->daddr;
+		ends->protocol = ip->protocol;
+		/* The ports are in the first fragment. */
+		if (!(ip->frag_off & htons(IP_OFFSET)))
+			find_ports(ends, at + ip->ihl * 4, end);
+		return true;
+	}
+	if (skb->protocol == htons(ETH_P_IPV6)) {
+		const struct ipv6hdr *ip = (const struct ipv6hdr *)at;
+
+		if (at + sizeof(*ip) > end || ip->version != 6)
+			return false;
+		ends->family = AF_INET6;
+		ends->from = (const u8 *)&ip->saddr;
+		ends->to = (const u8 *)&ip->daddr;
+		/* Behind other headers there may be more; what is the next is told, whatever it is. */
+		ends->protocol = ip->nexthdr;
+		find_ports(ends, at + sizeof(*ip), end);
+		return true;
+	}
+	return false;
+}
+
+/* An address as IPv6 has it. */
+static bool is_address(u16 family, const u8 *end, const u8 *wanted)
+{
+	static const u8 mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+	if (family == AF_INET)
+		return !memcmp(wanted, mapped, 12) && !memcmp(wanted + 12, end, 4);
+	return !memcmp(wanted, end, 16);
+}
+
+bool ravel_ends_pass(const struct ravel_net_filter *filter, const struct ravel_ends *ends)
+{
+	if (filter->port && (!ends->has_ports || (ends->from_port != filter->port &&
+						  ends->to_port != filter->port)))
+		return false;
+	return !filter->has_address || (ends->from &&
+					(is_address(ends->family, ends->from, filter->address) ||
+					 is_address(ends->family, ends->to, filter->address)));
+}
+
+/* A socket refers to the cgroup in which it was made. */
+bool ravel_cgroup_passes(const struct ravel_net_filter *filter, const struct sock *sk)
+{
+#ifdef CONFIG_SOCK_CGROUP_DATA
+	struct cgroup *its;
+
+	if (!filter->cgroup)
+		return true;
+	if (!sk || !sk_fullsock(sk))
+		return false;
+	its = sk->sk_cgrp_data.cgroup;
+	return its && cgroup_is_descendant(its, filter->cgroup);
+#else
+	return !filter->cgroup;
+#endif
+}
+
+/*
+ * Whether a packet from `here` to `there` is one that this socket sends, by the same comparison as the kernel's own
+ * look-up; it may be connected anew just now. A TCP socket that is not connected sends none, and what it receives
+ * makes connections.
+ */
+static bool is_from(const struct sock *sk, const struct ravel_ends *ends, const u8 *here, u16 here_port,
+		    const u8 *there, u16 there_port)
+{
+	u16 port = ntohs(READ_ONCE(sk->sk_dport));
+
+	if (READ_ONCE(sk->sk_num) != here_port || (port ? port != there_port : sk_is_tcp(sk)))
+		return false;
+	if (ends->family == AF_INET) {
+		__be32 local = READ_ONCE(sk->sk_rcv_saddr);
+
+		if (local && local != get_unaligned((const __be32 *)here))
+			return false;
+		return !port || READ_ONCE(sk->sk_daddr) == get_unaligned((const __be32 *)there);
+	}
+#if IS_ENABLED(CONFIG_IPV6)
+	if (READ_ONCE(sk->sk_family) == AF_INET6) {
+		struct in6_addr local = data_race(sk->sk_v6_rcv_saddr), remote = data_race(sk->sk_v6_daddr);
+
+		if (!ipv6_addr_any(&local) && memcmp(&local, here, 16))
+			return false;
+		return !port || !memcmp(&remote, there, 16);
+	}
+#endif
+	return false;
+}
+
+/* Whether a packet goes to that socket or comes from it, by its ends. */
+static bool is_of_socket(const struct sock *sk, const struct ravel_ends *ends)
+{
+	u16 family = READ_ONCE(sk->sk_family);
+
+	if ((family != AF_INET && family != AF_INET6) || READ_ONCE(sk->sk_protocol) != ends->protocol)
+		return false;
+	return ends->has_ports && (is_from(sk, ends, ends->from, ends->from_port, ends->to, ends->to_port) ||
+				   is_from(sk, ends, ends->to, ends->to_port, ends->from, ends->from_port));
+}
+
+/* A packet at a point, and what its probe knows of it. */
+struct crossing {
+	const struct sk_buff *skb;
+	const struct net_device *dev;	/* may be looked at; NULL: none is known */
+	const struct net *net;		/* likewise */
+	const struct sock *rx_sk;	/* that was to have it; not looked at */
+	unsigned long location;
+	u32 reason;
+	u32 copied;
+	u32 network;			/* where the network header is */
+	u8 point;
+};
+
+static noinline void record(void *sink, const struct crossing *at, const struct ravel_ends *ends,
+			    const struct sock *owner)
+{
+	const struct sk_buff *skb = at->skb;
+	struct ravel_event event = { .kind = RAVEL_EVENT_PACKET };
+	struct ravel_packet *packet = &event.part.packet;
+
+	packet->skb = (unsigned long)skb;
+	packet->head = (unsigned long)skb->head;
+	packet->point = at->point;
+	if (at->rx_sk && owner != at->rx_sk) {
+		packet->sock = (unsigned long)at->rx_sk;
+	} else if (owner) {
+		packet->sock = (unsigned long)owner;
+		packet->inode = sk_fullsock(owner) ? sock_i_ino(owner) : 0;
+	}
+	if (at->net)
+		packet->netns = at->net->ns.inum;
+	packet->location = at->location;
+	packet->reason = at->reason;
+	packet->device = at->dev ? READ_ONCE(at->dev->ifindex) : 0;
+	packet->copied = at->copied;
+	packet->len = skb->len;
+	packet->data_len = skb->data_len;
+	packet->truesize = skb->truesize;
+	packet->mac = skb->mac_header;
+	packet->network = skb->network_header;
+	packet->transport = skb->transport_header;
+	packet->inner_mac = skb->inner_mac_header;
+	packet->inner_network = skb->inner_network_header;
+	packet->inner_transport = skb->inner_transport_header;
+	packet->ethertype = ntohs(skb->protocol);
+	packet->fclone = skb->fclone;
+	if (skb->cloned)
+		packet->flags |= RAVEL_PACKET_CLONED;
+	if (skb->head) {
+		packet->data = skb->data - skb->head;
+		packet->tail = skb_tail_pointer(skb) - skb->head;
+		packet->end = skb_end_offset(skb);
+		packet->gso_size = skb_shinfo(skb)->gso_size;
+		packet->gso_segs = skb_shinfo(skb)->gso_segs;
+		if (skb_cloned(skb))
+			packet->flags |= RAVEL_PACKET_SHARED;
+	}
+	if (ends->from) {
+		u32 len = ends->family == AF_INET ? 4 : 16;
+
+		packet->flags |= RAVEL_PACKET_ADDRESS;
+		packet->family = ends->family;
+		packet->protocol = ends->protocol;
+		packet->sequence = ends->sequence;
+		memcpy(packet->from, ends->from, len);
+		memcpy(packet->to, ends->to, len);
+		if (ends->has_ports) {
+			packet->flags |= RAVEL_PACKET_PORTS;
+			packet->from_port = ends->from_port;
+			packet->to_port = ends->to_port;
+		}
+	}
+	ravel_event_push(sink, &event);
+}
+
+static void cross(void *sink, const struct crossing *at)
+{
+	const struct ravel_net_filter *filter = ravel_sink_net_filter(sink);
+	const struct sk_buff *skb = at->skb;
+	const struct sock *owner;
+	struct ravel_ends ends;
+	struct crossing known;
+
+	ravel_find_ends(&ends, skb, at->network);
+	if (!ravel_ends_pass(filter, &ends))
+		return;
+	owner = ravel_skb_owner(skb);
+	known = *at;
+	if (!known.net && known.dev)
+		known.net = dev_net(known.dev);
+	if (!known.net && owner)
+		known.net = sock_net(owner);
+	if (filter->sock && owner != filter->sock && at->rx_sk != filter->sock &&
+	    ((known.net && known.net != sock_net(filter->sock)) || !is_of_socket(filter->sock, &ends)))
+		return;
+	if (!ravel_cgroup_passes(filter, owner))
+		return;
+	record(sink, &known, &ends, owner);
+}
+
+/* On its way in, data begins with the network header, and network_header may be that of somewhere else. */
+static u32 at_data(const struct sk_buff *skb)
+{
+	return skb->data - skb->head;
+}
+
+/*
+ * Of what ends, all that a layer of the network has had. sk_buffs of other kinds end there, too: those of netlink and of
+ * unix sockets, and those that TCP keeps of what it has sent, while their clones go.
+ */
+static bool was_on_its_way(const struct sk_buff *skb)
+{
+	return skb->head && (skb->mac_header != UNSET || (skb->network_header && skb->network_header != UNSET));
+}
+
+static void probe_gro(void *sink, const struct sk_buff *skb)
+{
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_GRO, .dev = skb->dev, .network = at_data(skb),
+	});
+}
+
+static void probe_receive(void *sink, struct sk_buff *skb)
+{
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_RECEIVE, .dev = skb->dev, .network = at_data(skb),
+	});
+}
+
+static void probe_copy(void *sink, const struct sk_buff *skb, int len)
+{
+	if (!was_on_its_way(skb))
+		return;
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_COPY, .copied = len, .network = skb->network_header,
+	});
+}
+
+static void probe_queue(void *sink, struct sk_buff *skb)
+{
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_QUEUE, .dev = skb->dev, .network = skb->network_header,
+	});
+}
+
+static void probe_transmit(void *sink, const struct sk_buff *skb, const struct net_device *dev)
+{
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_TRANSMIT, .dev = dev, .network = skb->network_header,
+	});
+}
+
+static void probe_consume(void *sink, struct sk_buff *skb, void *location)
+{
+	if (!was_on_its_way(skb))
+		return;
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_CONSUME, .location = (unsigned long)location,
+		.network = skb->network_header,
+	});
+}
+
+/* `rx_sk` may have been let go of by now. */
+static void probe_drop(void *sink, struct sk_buff *skb, void *location, enum skb_drop_reason reason,
+		       const struct sock *rx_sk)
+{
+	if (!was_on_its_way(skb))
+		return;
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_DROP, .location = (unsigned long)location, .reason = reason,
+		.rx_sk = rx_sk, .network = skb->network_header,
+	});
+}
+
+static void cross_ip(void *sink, const struct sk_buff *skb)
+{
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_IP, .dev = skb->dev, .network = skb->network_header,
+	});
+}
+
+/* ip_rcv(struct sk_buff *, ...), and IPv6's. */
+static void enter_ip(void *sink, struct pt_regs *regs)
+{
+	cross_ip(sink, (void *)regs_get_kernel_argument(regs, 0));
+}
+
+/* ip_list_rcv(struct list_head *, ...), and IPv6's: each of a list, as the function itself will go through it. */
+static void enter_ip_list(void *sink, struct pt_regs *regs)
+{
+	const struct list_head *list = (void *)regs_get_kernel_argument(regs, 0);
+	const struct sk_buff *skb;
+
+	list_for_each_entry(skb, list, list)
+		cross_ip(sink, skb);
+}
+
+/* tcp_v4_rcv(struct sk_buff *), udp_rcv(), and IPv6's. */
+static void enter_transport(void *sink, struct pt_regs *regs)
+{
+	const struct sk_buff *skb = (void *)regs_get_kernel_argument(regs, 0);
+
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_TRANSPORT, .dev = skb->dev, .network = skb->network_header,
+	});
+}
+
+/* ip_output(struct net *, struct sock *, struct sk_buff *), and IPv6's. The device is that of the route. */
+static void enter_output(void *sink, struct pt_regs *regs)
+{
+	const struct sk_buff *skb = (void *)regs_get_kernel_argument(regs, 2);
+
+	rcu_read_lock();
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_OUTPUT, .net = (void *)regs_get_kernel_argument(regs, 0),
+		.dev = skb_dst(skb) ? READ_ONCE(skb_dst(skb)->dev) : NULL, .network = skb->network_header,
+	});
+	rcu_read_unlock();
+}
+
+/*
+ * skb_release_head_state(struct sk_buff *): nearly all that end come by here, and hardly any other; EVENTS.md names
+ * the rest. What is attached to the sk_buff is still there.
+ */
+static void enter_free(void *sink, struct pt_regs *regs)
+{
+	const struct sk_buff *skb = (void *)regs_get_kernel_argument(regs, 0);
+
+	if (!was_on_its_way(skb))
+		return;
+	cross(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_FREE, .network = skb->network_header,
+	});
+}
+
+/* The prototypes are the tracepoints' own, and those of the functions. */
+static void __maybe_unused check_prototypes(void)
+{
+	check_trace_callback_type_napi_gro_receive_entry(probe_gro);
+	check_trace_callback_type_napi_gro_frags_entry(probe_gro);
+	check_trace_callback_type_netif_receive_skb(probe_receive);
+	check_trace_callback_type_skb_copy_datagram_iovec(probe_copy);
+	check_trace_callback_type_net_dev_queue(probe_queue);
+	check_trace_callback_type_net_dev_start_xmit(probe_transmit);
+	check_trace_callback_type_consume_skb(probe_consume);
+	check_trace_callback_type_kfree_skb(probe_drop);
+	static_assert(__same_type(((struct packet_type *)0)->func,
+				  int (*)(struct sk_buff *, struct net_device *, struct packet_type *,
+					  struct net_device *)));
+	static_assert(__same_type(((struct packet_type *)0)->list_func,
+				  void (*)(struct list_head *, struct packet_type *, struct net_device *)));
+	static_assert(__same_type(ip_rcv, *((struct packet_type *)0)->func));
+	static_assert(__same_type(ip_list_rcv, *((struct packet_type *)0)->list_func));
+	static_assert(__same_type(tcp_v4_rcv, int (struct sk_buff *)));
+	static_assert(__same_type(udp_rcv, int (struct sk_buff *)));
+	static_assert(__same_type(ip_output, int (struct net *, struct sock *, struct sk_buff *)));
+	static_assert(__same_type(ip6_output, ip_output));
+	static_assert(__same_type(skb_release_head_state, void (struct sk_buff *)));
+}
+
+void *const ravel_packet_probes[RAVEL_TRACEPOINTS] = {
+	[RAVEL_HOOK_PACKET_GRO] = probe_gro,
+	[RAVEL_HOOK_PACKET_RECEIVE] = probe_receive,
+	[RAVEL_HOOK_PACKET_COPY] = probe_copy,
+	[RAVEL_HOOK_PACKET_QUEUE] = probe_queue,
+	[RAVEL_HOOK_PACKET_TRANSMIT] = probe_transmit,
+	[RAVEL_HOOK_PACKET_CONSUME] = probe_consume,
+	[RAVEL_HOOK_PACKET_DROP] = probe_drop,
+};
+
+ravel_enter_fn *const ravel_packet_enters[RAVEL_HOOKS] = {
+	[RAVEL_HOOK_PACKET_IP] = enter_ip,
+	[RAVEL_HOOK_PACKET_IP_LIST] = enter_ip_list,
+	[RAVEL_HOOK_PACKET_TRANSPORT] = enter_transport,
+	[RAVEL_HOOK_PACKET_OUTPUT] = enter_output,
+	[RAVEL_HOOK_PACKET_FREE] = enter_free,
+};

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `ravel watch`, on the live module.
+
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::netevents::alone;
+use super::peers::wait_for;
+use crate::module;
+use crate::stream::client;
+use crate::sys;
+use crate::{check, check_eq, tests};
+
+tests!("cli_watch":
+    packets_are_printed_as_they_come [60 s],
+    only_what_is_dropped_is_printed [60 s],
+    stream_is_removed_by_a_signal [60 s],
+    what_cannot_be_watched_is_a_sentence_and_exit_1,
+);
+
+/// Begins, and waits until its stream is there.
+fn begin(args: &[&str]) -> Result<Child> {
+    let child = Command::new(module::beside("ravel")?)
+        .arg("watch")
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let name = format!("watch-{}", child.id());
+    wait_for("its stream", || {
+        Ok(client()
+            .streams()?
+            .streams
+            .iter()
+            .any(|stream| stream.name == name))
+    })?;
+    Ok(child)
+}
+
+/// Its stdout, where it ended well and said nothing else.
+fn end(child: Child) -> Result<String> {
+    let output = child.wait_with_output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success() && errors.is_empty(),
+        "{}: {errors}",
+        output.status
+    );
+    check_eq!(client().streams()?.streams, [], "streams at the end");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn packets_are_printed_as_they_come() -> Result<()> {
+    sys::run_on(0)?;
+    alone()?;
+    let (one, two) = (
+        UdpSocket::bind("127.0.0.1:0")?,
+        UdpSocket::bind("127.0.0.1:0")?,
+    );
+    let port = two.local_addr()?.port().to_string();
+    for json in [false, true] {
+        let mut args = vec!["--port", &port, "--count", "3"];
+        args.extend(json.then_some("--json"));
+        let child = begin(&args)?;
+        for _ in 0..3 {
+            one.send_to(&[7; 30_000], two.local_addr()?)?;
+            two.recv(&mut [0; 40_000])?;
+        }
+        let text = end(child)?;
+        if !json {
+            let rows: Vec<Vec<&str>> = text
+                .lines()
+                .map(|line| line.split_whitespace().collect())
+                .collect();
+            check_eq!(rows[0][..3], ["PACKET", "TIME", "POINT"], "the head");
+            let points: Vec<&str> = rows
+                .iter()
+                .filter(|row| row[0] == "2")
+                .map(|row| row[2])
+                .collect();
+            check_eq!(
+                points[..7],
+                [
+                    "output",
+                    "queue",
+                    "transmit",
+                    "receive",
+                    "ip",
+                    "transport",
+                    "copy"
+                ],
+                "points of the second: {text}"
+            );
+            check!(
+                text.contains(&format!("→ 127.0.0.1:{port}")),
+                "no ends: {text}"
+            );
+            check!(text.contains("30000 bytes read"), "no bytes: {text}");
+            continue;
+        }
+        let rows: Vec<Value> = text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        let second: Vec<&Value> = rows.iter().filter(|row| row["packet"] == 2).collect();
+        check_eq!(second[0]["origin"], "own", "origin");
+        check_eq!(second[0]["first"], true, "first");
+        let network = second[0]["network"]["raw"].as_u64().context("no offset")?;
+        let at = |point: &str| {
+            second
+                .iter()
+                .find(|row| row["point"] == point)
+                .context("no such point")
+        };
+        check_eq!(at("transport")?["data"], network + 20, "data at transport");
+        check_eq!(at("copy")?["copied"], 30_000, "copied");
+    }
+    Ok(())
+}
+
+fn only_what_is_dropped_is_printed() -> Result<()> {
+    sys::run_on(0)?;
+    alone()?;
+    let (one, two) = (
+        UdpSocket::bind("127.0.0.1:0")?,
+        UdpSocket::bind("127.0.0.1:0")?,
+    );
+    let free = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    let child = begin(&["--dropped", "--count", "1", "--address", "127.0.0.1"])?;
+    for _ in 0..5 {
+        one.send_to(b"read", two.local_addr()?)?;
+        two.recv(&mut [0; 20])?;
+    }
+    one.send_to(b"nobody", free)?;
+    let text = end(child)?;
+    check!(text.contains("NO_SOCKET in "), "no reason: {text}");
+    check!(text.contains(&format!("→ {free}")), "no ends: {text}");
+    check!(
+        !text.contains(&two.local_addr()?.to_string()),
+        "what was read: {text}"
+    );
+    check_eq!(
+        text.lines()
+            .filter(|line| line.contains(" output "))
+            .count(),
+        1,
+        "ways"
+    );
+    Ok(())
+}
+
+fn stream_is_removed_by_a_signal() -> Result<()> {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let mut child = begin(&["--port", "9"])?;
+        // It has begun to wait once the head is out.
+        let mut head = String::new();
+        BufReader::new(child.stdout.as_mut().context("no stdout")?).read_line(&mut head)?;
+        sys::kill(child.id() as i32, signal)?;
+        end(child)?;
+    }
+    Ok(())
+}
+
+fn what_cannot_be_watched_is_a_sentence_and_exit_1() -> Result<()> {
+    let pid = sys::getpid().to_string();
+    let file = std::fs::File::open("/proc/self/status")?;
+    for (socket, sentence) in [
+        (format!("{pid}:999"), "no such descriptor"),
+        (format!("{pid}:{}", file.as_raw_fd()), "no socket"),
+        ("4194304:0".to_owned(), "no process"),
+    ] {
+        let output = Command::new(module::beside("ravel")?)
+            .args(["watch", "--socket", &socket])
+            .stdin(Stdio::null())
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        check_eq!(
+            output.status.code(),
+            Some(1),
+            "exit code of {socket}: {errors}"
+        );
+        check!(
+            errors.contains(sentence) && errors.contains("try: "),
+            "{socket}: {errors}"
+        );
+        check_eq!(output.stdout, b"", "stdout");
+    }
+    check_eq!(client().streams()?.streams, [], "streams");
+    Ok(())
+}
