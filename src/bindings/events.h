@@ -138,6 +138,7 @@ struct ravel_net {
 #define RAVEL_PACKET_PORTS 2	/* and the ports */
 #define RAVEL_PACKET_CLONED 4	/* the buffer is, or was, another sk_buff's, too */
 #define RAVEL_PACKET_SHARED 8	/* it is another's now */
+#define RAVEL_PACKET_FRAGMENT 16	/* one of IP's */
 
 /* What a packet's crossing of a point has. */
 struct ravel_packet {
@@ -201,6 +202,7 @@ struct ravel_net_filter {
 	struct cgroup *cgroup;	/* or one below it */
 	u8 address[16];		/* of either end; IPv4 as IPv6 maps it */
 	u16 port;		/* likewise */
+	u8 protocol;		/* what IP carries */
 	bool has_address;
 };
 

@@ -166,6 +166,7 @@ static bool passes(const void *sink, const struct ravel_net *net, const struct s
 		.from = net->flags & RAVEL_NET_ADDRESS ? net->local : NULL,
 		.to = net->remote,
 		.family = net->family,
+		.protocol = net->protocol,
 		.has_ports = net->flags & RAVEL_NET_PORTS,
 		.from_port = net->local_port,
 		.to_port = net->remote_port,

@@ -76,6 +76,7 @@ bool ravel_find_ends(struct ravel_ends *ends, const struct sk_buff *skb, u32 net
 		ends->from = (const u8 *)&ip->saddr;
 		ends->to = (const u8 *)&ip->daddr;
 		ends->protocol = ip->protocol;
+		ends->is_fragment = ip_is_fragment(ip);
 		/* The ports are in the first fragment. */
 		if (!(ip->frag_off & htons(IP_OFFSET)))
 			find_ports(ends, at + ip->ihl * 4, end);
@@ -91,6 +92,7 @@ bool ravel_find_ends(struct ravel_ends *ends, const struct sk_buff *skb, u32 net
 		ends->to = (const u8 *)&ip->daddr;
 		/* Behind other headers there may be more; what is the next is told, whatever it is. */
 		ends->protocol = ip->nexthdr;
+		ends->is_fragment = ip->nexthdr == NEXTHDR_FRAGMENT;
 		find_ports(ends, at + sizeof(*ip), end);
 		return true;
 	}
@@ -109,6 +111,8 @@ static bool is_address(u16 family, const u8 *end, const u8 *wanted)
 
 bool ravel_ends_pass(const struct ravel_net_filter *filter, const struct ravel_ends *ends)
 {
+	if (filter->protocol && (!ends->from || ends->protocol != filter->protocol))
+		return false;
 	if (filter->port && (!ends->has_ports || (ends->from_port != filter->port &&
 						  ends->to_port != filter->port)))
 		return false;
@@ -149,6 +153,8 @@ static bool is_from(const struct sock *sk, const struct ravel_ends *ends, const 
 	if (ends->family == AF_INET) {
 		__be32 local = READ_ONCE(sk->sk_rcv_saddr);
 
+		if (READ_ONCE(sk->sk_family) == AF_INET6 && ipv6_only_sock(sk))
+			return false;
 		if (local && local != get_unaligned((const __be32 *)here))
 			return false;
 		return !port || READ_ONCE(sk->sk_daddr) == get_unaligned((const __be32 *)there);
@@ -242,6 +248,8 @@ static noinline void record(void *sink, const struct crossing *at, const struct 
 		packet->sequence = ends->sequence;
 		memcpy(packet->from, ends->from, len);
 		memcpy(packet->to, ends->to, len);
+		if (ends->is_fragment)
+			packet->flags |= RAVEL_PACKET_FRAGMENT;
 		if (ends->has_ports) {
 			packet->flags |= RAVEL_PACKET_PORTS;
 			packet->from_port = ends->from_port;
@@ -383,7 +391,7 @@ static void enter_transport(void *sink, struct pt_regs *regs)
 	});
 }
 
-/* ip_output(struct net *, struct sock *, struct sk_buff *), and IPv6's. The device is that of the route. */
+/* ip_output(struct net *, struct sock *, struct sk_buff *), that of multicast, and IPv6's. The device is that of the route. */
 static void enter_output(void *sink, struct pt_regs *regs)
 {
 	const struct sk_buff *skb = (void *)regs_get_kernel_argument(regs, 2);
@@ -432,6 +440,7 @@ static void __maybe_unused check_prototypes(void)
 	static_assert(__same_type(tcp_v4_rcv, int (struct sk_buff *)));
 	static_assert(__same_type(udp_rcv, int (struct sk_buff *)));
 	static_assert(__same_type(ip_output, int (struct net *, struct sock *, struct sk_buff *)));
+	static_assert(__same_type(ip_mc_output, ip_output));
 	static_assert(__same_type(ip6_output, ip_output));
 	static_assert(__same_type(skb_release_head_state, void (struct sk_buff *)));
 }

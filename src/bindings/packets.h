@@ -20,6 +20,7 @@ struct ravel_ends {
 	u16 to_port;
 	u8 protocol;
 	bool has_ports;
+	bool is_fragment;	/* of IP's */
 };
 
 /*
@@ -28,7 +29,7 @@ struct ravel_ends {
  */
 bool ravel_find_ends(struct ravel_ends *ends, const struct sk_buff *skb, u32 network);
 
-/* Whether a filter's address and port are one of the ends', and its cgroup the socket's, which may be NULL. */
+/* Whether a filter's protocol, address and port are the ends', and its cgroup the socket's, which may be NULL. */
 bool ravel_ends_pass(const struct ravel_net_filter *filter, const struct ravel_ends *ends);
 bool ravel_cgroup_passes(const struct ravel_net_filter *filter, const struct sock *sk);
 

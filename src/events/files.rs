@@ -17,7 +17,10 @@ use crate::{
 use kernel::{
     new_mutex,
     prelude::*,
-    sync::{Arc, Mutex},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, Mutex,
+    },
     uaccess::{UserSliceReader, UserSliceWriter},
 };
 
@@ -60,7 +63,7 @@ enum Entry {
 /// A descriptor.
 enum Open {
     Text(Unread),
-    Streams(Unread, Arc<Streams>),
+    Streams(Unread, List),
     Events(Reader),
     Failed(Failed),
 }
@@ -71,7 +74,9 @@ impl FileOps for Entry {
     fn open(&self) -> Result<Open> {
         Ok(match self {
             Self::Sources => Open::Text(Unread::new(sources()?)),
-            Self::Streams(streams) => Open::Streams(Unread::new(streams.list()?), streams.clone()),
+            Self::Streams(streams) => {
+                Open::Streams(Unread::new(streams.list()?), List::new(streams.clone()))
+            }
             Self::Events(stream) => Open::Events(Reader::new(stream.clone())),
             Self::Failed(stream) => Open::Failed(Failed::new(stream.clone())?),
         })
@@ -88,10 +93,7 @@ impl FileOps for Entry {
     fn write(open: &mut Open, from: UserSliceReader) -> Result<()> {
         match open {
             Open::Text(_) => Err(EINVAL),
-            Open::Streams(_, streams) => match Request::read(from)?.control()? {
-                Control::Create(settings) => streams.create(settings),
-                Control::Remove(name) => streams.remove(&name),
-            },
+            Open::Streams(_, list) => list.obey(Request::read(from)?.control()?),
             Open::Events(reader) => reader.obey(Request::read(from)?.order()?),
             Open::Failed(failed) => match Request::read(from)?.mend()? {
                 Mend::Replay(seq) => failed.stream.replay(seq),
@@ -324,9 +326,41 @@ impl Failed {
     }
 }
 
+/// A descriptor of the list, and the streams that go with it: whoever dies, and however, leaves no probe behind.
+struct List {
+    streams: Arc<Streams>,
+    /// No other descriptor has the same.
+    number: u64,
+}
+
+impl List {
+    fn new(streams: Arc<Streams>) -> Self {
+        let number = streams.descriptors.fetch_add(1, Relaxed);
+        Self { streams, number }
+    }
+
+    fn obey(&self, order: Control) -> Result {
+        match order {
+            Control::Create(settings) => {
+                let owner = settings.until_close.then_some(self.number);
+                self.streams.create(settings, owner)
+            }
+            Control::Remove(name) => self.streams.remove(&name),
+        }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        self.streams.remove_of(self.number);
+    }
+}
+
 /// A stream that has a folder.
 struct Folder {
     stream: Arc<Stream>,
+    /// The descriptor that it goes with.
+    owner: Option<u64>,
     files: Option<[File<Entry>; 2]>,
 }
 
@@ -343,6 +377,8 @@ impl Drop for Folder {
 #[pin_data]
 struct Streams {
     dir: Arc<Dir>,
+    /// How many descriptors of the list there have been.
+    descriptors: Atomic<u64>,
     #[pin]
     folders: Mutex<KVec<Folder>>,
 }
@@ -351,11 +387,12 @@ impl Streams {
     fn new(dir: Arc<Dir>) -> impl PinInit<Self> {
         pin_init!(Self {
             dir,
+            descriptors: Atomic::new(0),
             folders <- new_mutex!(KVec::new()),
         })
     }
 
-    fn create(&self, settings: Settings) -> Result {
+    fn create(&self, settings: Settings, owner: Option<u64>) -> Result {
         let name = settings.name;
         let mut folders = self.folders.lock();
         if folders.iter().any(|folder| *folder.stream.name() == name) {
@@ -367,6 +404,7 @@ impl Streams {
         folders.reserve(1, gfp())?;
         let mut folder = Folder {
             stream: Stream::new(settings)?,
+            owner,
             files: None,
         };
         let dir = Dir::new(name.cstr()?, Some(self.dir.clone()))?;
@@ -386,6 +424,13 @@ impl Streams {
         // Dropped with the lock held: the name is free again for whoever gets the lock next.
         drop(folders.remove(at));
         Ok(())
+    }
+
+    /// Those that go with a descriptor.
+    fn remove_of(&self, descriptor: u64) {
+        self.folders
+            .lock()
+            .retain(|folder| folder.owner != Some(descriptor));
     }
 
     fn list(&self) -> Result<Text> {

@@ -70,6 +70,8 @@ pub(super) struct Settings {
     pub(super) wanted: Wanted,
     /// How often an event is handed out at most.
     pub(super) attempts: u32,
+    /// Whether it goes with the descriptor that it was asked for on.
+    pub(super) until_close: bool,
 }
 
 /// On which terms a reader gets its batches.
@@ -151,7 +153,7 @@ impl Request {
     }
 
     /// `create NAME sources=SOURCE,... [bytes=N] [attempts=N] [pid=PID | tree=PID] [socket=PID:FD] [cgroup=ID]
-    /// [address=IP] [port=N]`, or `remove NAME`.
+    /// [address=IP] [port=N] [protocol=N] [until=close]`, or `remove NAME`.
     pub(super) fn control(&self) -> Result<Control> {
         let mut words = self.words();
         let order = words.next().unwrap_or_default();
@@ -163,6 +165,7 @@ impl Request {
         }
         let (mut kinds, mut bytes, mut attempts, mut who) = (None, None, None, None);
         let mut wanted = Wanted::default();
+        let mut until = None;
         for word in words {
             match pair(word)? {
                 (b"sources", list) => once(&mut kinds, parse_sources(list)?)?,
@@ -174,6 +177,8 @@ impl Request {
                 (b"cgroup", text) => once(&mut wanted.cgroup, number(text, 1, u64::MAX)?)?,
                 (b"address", text) => once(&mut wanted.address, address(text)?)?,
                 (b"port", text) => once(&mut wanted.port, number(text, 1, 65535)? as u16)?,
+                (b"protocol", text) => once(&mut wanted.protocol, number(text, 1, 255)? as u8)?,
+                (b"until", b"close") => once(&mut until, ())?,
                 _ => return Err(EINVAL),
             }
         }
@@ -195,6 +200,7 @@ impl Request {
             who: who.unwrap_or(Who::All),
             wanted,
             attempts: attempts.unwrap_or(3) as u32,
+            until_close: until.is_some(),
         }))
     }
 

@@ -337,6 +337,8 @@ impl Stream {
                 .number("cgroup", self.sink.net_filter().cgroup())
                 .string("address", address)
                 .number("port", wanted.port.unwrap_or(0).into())
+                .number("protocol", wanted.protocol.unwrap_or(0).into())
+                .flag("until_close", self.settings.until_close)
                 .number("bytes", self.settings.bytes as u64)
                 .number("memory", self.memory as u64)
                 .number("events", state.seq + waiting + losing)

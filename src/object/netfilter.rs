@@ -19,12 +19,17 @@ pub(crate) struct Wanted {
     pub(crate) address: Option<IpAddr>,
     /// A port of either end.
     pub(crate) port: Option<u16>,
+    /// What IP carries.
+    pub(crate) protocol: Option<u8>,
 }
 
 impl Wanted {
     /// Whether it says of a socket or a packet what a process does not have.
     pub(crate) fn names_socket(&self) -> bool {
-        self.socket.is_some() || self.address.is_some() || self.port.is_some()
+        self.socket.is_some()
+            || self.address.is_some()
+            || self.port.is_some()
+            || self.protocol.is_some()
     }
 }
 
@@ -66,6 +71,7 @@ impl NetFilter {
             };
         }
         filter.raw.port = wanted.port.unwrap_or(0);
+        filter.raw.protocol = wanted.protocol.unwrap_or(0);
         Ok(filter)
     }
 

@@ -173,6 +173,7 @@ impl Source {
                         hook(bindings::RAVEL_HOOK_PACKET_TRANSPORT, c"udp_rcv"),
                         hook(bindings::RAVEL_HOOK_PACKET_TRANSPORT, c"udpv6_rcv"),
                         hook(bindings::RAVEL_HOOK_PACKET_OUTPUT, c"ip_output"),
+                        hook(bindings::RAVEL_HOOK_PACKET_OUTPUT, c"ip_mc_output"),
                         hook(bindings::RAVEL_HOOK_PACKET_OUTPUT, c"ip6_output"),
                         hook(bindings::RAVEL_HOOK_PACKET_FREE, c"skb_release_head_state"),
                     ]

@@ -92,6 +92,7 @@ pub(super) fn tell<'t>(line: Line<'t>, packet: &Packet) -> Line<'t> {
     tell_header(line, "inner_transport", packet.inner_transport)
         .flag("cloned", packet.has(bindings::RAVEL_PACKET_CLONED))
         .flag("shared", packet.has(bindings::RAVEL_PACKET_SHARED))
+        .flag("fragment", packet.has(bindings::RAVEL_PACKET_FRAGMENT))
         .word("fclone", fclone(packet.fclone))
 }
 

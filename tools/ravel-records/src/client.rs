@@ -187,12 +187,18 @@ impl Client {
     }
 
     pub(crate) fn order(&self, name: &str, request: &str) -> Result<(), Error> {
+        self.order_open(name, request).map(drop)
+    }
+
+    /// The same; what it was written to stays open.
+    pub(crate) fn order_open(&self, name: &str, request: &str) -> Result<File, Error> {
         let path = self.root.join(name);
+        let written = File::options().write(true).open(&path);
         // One write: the module takes each for a request of its own.
-        let written = File::options()
-            .write(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(request.as_bytes()));
+        let written = written.and_then(|mut file| {
+            file.write_all(request.as_bytes())?;
+            Ok(file)
+        });
         written.map_err(|source| Error::Io { path, source })
     }
 }

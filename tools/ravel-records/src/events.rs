@@ -368,6 +368,10 @@ record! {
         address: Text,
         /// The port of either end, or 0.
         port: u16,
+        /// The number of what IP carries, or 0.
+        protocol: u16,
+        /// Whether it goes with the descriptor that it was made on.
+        until_close: bool,
         /// Bytes asked for.
         bytes: u64,
         /// Bytes taken, the filter's too.

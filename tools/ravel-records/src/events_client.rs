@@ -24,6 +24,13 @@ impl Client {
         self.order("streams", request)
     }
 
+    /// Makes a stream, `create NAME sources=...`, that goes when what this gives is dropped, or when the process that
+    /// has it dies, be it by SIGKILL.
+    pub fn hold_stream(&self, request: &str) -> Result<HeldStream, Error> {
+        self.order_open("streams", &format!("{request} until=close"))
+            .map(|file| HeldStream { _file: file })
+    }
+
     /// What a stream handed out as often as it may.
     pub fn failed(&self, stream: &str) -> Result<Failed, Error> {
         Failed::parse(&self.read(&format!("events/{stream}/failed"))?)
@@ -42,6 +49,12 @@ impl Client {
             Err(source) => Err(Error::Io { path, source }),
         }
     }
+}
+
+/// A stream that was made to go with this.
+#[derive(Debug)]
+pub struct HeldStream {
+    _file: File,
 }
 
 /// A reader of a stream: it has one batch at a time, which is given back when this is dropped.

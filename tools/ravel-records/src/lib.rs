@@ -59,7 +59,7 @@ pub use events::{
     Batch, BatchHeader, BatchSummary, Event, Exec, Exit, Failed, FailedHeader, FailedSummary, Fork,
     Loss, Source, Sources, Stream, Streams, StreamsSummary,
 };
-pub use events_client::Reader;
+pub use events_client::{HeldStream, Reader};
 pub use line::{Line, Value};
 pub use lineage::{Kin, LineageReport, LineageSummary, Namespaces, Shared, Thread};
 pub use netevents::{Close, Dropped, Packet, Release, Reset, Shut, TcpState};

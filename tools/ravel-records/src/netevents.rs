@@ -245,6 +245,8 @@ record! {
         cloned: bool,
         /// Whether it is so now.
         shared: bool,
+        /// Whether it is one of IP's fragments.
+        fragment: bool,
         /// How it was made.
         fclone: Fclone,
     }

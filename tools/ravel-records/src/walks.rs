@@ -17,7 +17,7 @@ pub enum Origin {
     Own,
     /// Its sk_buff is a clone: that packet has, or had, the same buffer.
     Clone(u64),
-    /// It is one of those that the kernel has cut that packet into.
+    /// It is one of those that the kernel has cut that packet into: GSO's segments of TCP, or IP's fragments.
     Segment(u64),
     /// It was first seen amid its way.
     Unknown,
@@ -73,6 +73,14 @@ struct Known {
     ends: (Text, Text, u32),
 }
 
+/// A packet that IP has begun to send, and what its fragments have in common with it.
+#[derive(Clone, Debug)]
+struct Sent {
+    number: u64,
+    from: Text,
+    to: Text,
+}
+
 /// A packet that stood for many, and has ended.
 #[derive(Clone, Debug)]
 struct Cut {
@@ -95,6 +103,8 @@ pub struct Walks {
     heads: BTreeMap<Id, u64>,
     /// By CPU.
     cut: BTreeMap<u32, Cut>,
+    /// The last, by CPU.
+    sent: BTreeMap<u32, Sent>,
 }
 
 impl Walks {
@@ -119,6 +129,7 @@ impl Walks {
     pub fn lose(&mut self) {
         self.heads.clear();
         self.cut.clear();
+        self.sent.clear();
         self.known.retain(|_, known| {
             known.certain = false;
             known.stage.is_open()
@@ -166,6 +177,9 @@ impl Walks {
         if ended && !packet.shared {
             self.heads.remove(&packet.head);
         }
+        if packet.point == Point::Output {
+            self.sent.insert(packet.cpu, Sent::of(known.number, packet));
+        }
         if ended && packet.gso_size > 0 && packet.carries == Protocol::Tcp {
             self.cut.insert(packet.cpu, Cut::of(known.number, packet));
         }
@@ -193,7 +207,13 @@ impl Walks {
             return Origin::Clone(*number);
         }
         match packet.point {
-            Point::Queue | Point::Gro | Point::Receive => Origin::Own,
+            Point::Gro | Point::Receive => Origin::Own,
+            // What IP sends was at its output before, but for the fragments that it makes behind that.
+            Point::Queue if packet.carries.as_str() == "none" => Origin::Own,
+            Point::Queue => match self.sent.get(&packet.cpu) {
+                Some(sent) if packet.fragment && sent.has(packet) => Origin::Segment(sent.number),
+                _ => Origin::Unknown,
+            },
             Point::Transmit => match self.cut.get(&packet.cpu) {
                 Some(cut) if cut.has(packet) => Origin::Segment(cut.number),
                 _ => Origin::Unknown,
@@ -243,6 +263,33 @@ fn goes_on(known: &Known, packet: &Packet, ends: &(Text, Text, u32)) -> bool {
     }
 }
 
+/// An end without its port, which only the first fragment has.
+fn host(end: &Text) -> &[u8] {
+    let end = end.as_bytes();
+    if let Some(six) = end.strip_prefix(b"[") {
+        return six.split(|byte| *byte == b']').next().unwrap_or(six);
+    }
+    let mut parts = end.split(|byte| *byte == b':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(four), Some(_), None) => four,
+        _ => end,
+    }
+}
+
+impl Sent {
+    fn of(number: u64, packet: &Packet) -> Self {
+        Self {
+            number,
+            from: packet.from.clone(),
+            to: packet.to.clone(),
+        }
+    }
+
+    fn has(&self, packet: &Packet) -> bool {
+        host(&self.from) == host(&packet.from) && host(&self.to) == host(&packet.to)
+    }
+}
+
 impl Cut {
     fn of(number: u64, packet: &Packet) -> Self {
         Self {
@@ -275,7 +322,7 @@ mod tests {
             "location=\"\" protocol=0x0800 carries=tcp from=\"10.0.0.1:1\" to=\"10.0.0.2:2\" sequence=1",
             "len=100 data_len=0 truesize=768 copied=0 gso_size=0 gso_segs=0 data=64 tail=164 end=192",
             "mac=50:set network=64:set transport=84:set inner_mac=0:unset inner_network=0:unset",
-            "inner_transport=0:unset cloned=0 shared=0 fclone=none",
+            "inner_transport=0:unset cloned=0 shared=0 fragment=0 fclone=none",
         ]
         .iter()
         .flat_map(|fields| fields.split(' '))
@@ -348,7 +395,7 @@ mod tests {
     #[test]
     fn clones_have_an_origin() {
         let told = walk(&[
-            packet("queue", 1, 7, ""),
+            packet("output", 1, 7, ""),
             packet("receive", 1, 7, "cloned=1 shared=1"),
             packet("copy", 2, 7, "cloned=1 shared=1"),
             packet("free", 1, 7, "cloned=1 shared=1"),
@@ -392,6 +439,36 @@ mod tests {
         let origins: Vec<_> = told[3..].iter().map(|told| told.1).collect();
         let (segment, unknown) = (Origin::Segment(1), Origin::Unknown);
         assert_eq!(origins, [segment, segment, unknown, unknown, unknown]);
+    }
+
+    #[test]
+    fn fragments_have_an_origin_where_they_say_so() {
+        for (from, bare) in [("10.0.0.1:1", "10.0.0.1"), ("[fe80::1]:1", "fe80::1")] {
+            let (whole, part) = (format!("from=\"{from}\""), format!("from=\"{bare}\""));
+            let fragment = format!("{part} to=\"10.0.0.2\" fragment=1");
+            let told = walk(&[
+                packet("output", 1, 7, &whole),
+                packet("queue", 1, 7, &format!("{whole} fragment=1")),
+                packet("queue", 2, 8, &fragment),
+                // Whole, on another CPU, and from elsewhere.
+                packet("queue", 3, 9, &whole),
+                packet("queue", 4, 10, &format!("{fragment} cpu=1")),
+                packet("queue", 5, 11, "from=\"10.0.0.3\" fragment=1"),
+                // No packet of IP.
+                packet(
+                    "queue",
+                    6,
+                    12,
+                    "carries=none protocol=0x0806 from=\"\" to=\"\"",
+                ),
+            ]);
+            let origins: Vec<_> = told.iter().map(|told| told.1).collect();
+            let (own, unknown) = (Origin::Own, Origin::Unknown);
+            assert_eq!(
+                origins,
+                [own, own, Origin::Segment(1), unknown, unknown, unknown, own]
+            );
+        }
     }
 
     #[test]

@@ -336,6 +336,25 @@ pub struct Create {
     /// Only events with this port at either end
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// Only events of this protocol: tcp, udp, icmp, icmpv6, sctp, or its number
+    #[arg(long, value_parser = protocol)]
+    pub protocol: Option<u8>,
+}
+
+/// What IP carries, by its number.
+fn protocol(text: &str) -> Result<u8, String> {
+    Ok(match text {
+        "icmp" => 1,
+        "tcp" => 6,
+        "udp" => 17,
+        "icmpv6" => 58,
+        "sctp" => 132,
+        "udplite" => 136,
+        number => match number.parse() {
+            Ok(number @ 1..) => number,
+            _ => return Err("wanted a name, as `udp`, or a number from 1 to 255".to_owned()),
+        },
+    })
 }
 
 /// `PID:FD`, as it is written to the module.
@@ -388,6 +407,10 @@ pub enum EventSource {
 /// `ravel watch`.
 #[derive(Debug, Args)]
 pub struct Watch {
+    /// Only packets of this process' sockets
+    #[arg(long, conflicts_with = "socket")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pid: Option<u32>,
     /// Only packets of the socket behind this descriptor
     #[arg(long, value_name = "PID:FD", value_parser = descriptor)]
     pub socket: Option<String>,
@@ -400,6 +423,9 @@ pub struct Watch {
     /// Only packets with this port at either end
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// Only packets of this protocol: tcp, udp, icmp, icmpv6, sctp, or its number
+    #[arg(long, value_parser = protocol)]
+    pub protocol: Option<u8>,
     /// Only packets that are dropped, each with all of its way
     #[arg(long)]
     pub dropped: bool,

@@ -69,6 +69,7 @@ pub fn request(args: &Create) -> String {
         ("tree", args.tree.map(u64::from)),
         ("cgroup", args.cgroup),
         ("port", args.port.map(u64::from)),
+        ("protocol", args.protocol.map(u64::from)),
     ];
     for (key, value) in terms {
         if let Some(value) = value {
@@ -212,18 +213,6 @@ pub fn again(client: &Client, stream: &str) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Is done with what was printed; where that took too long, says so, with what there is to try.
-pub fn acknowledge(reader: &mut Reader, remedy: &str) -> Result<(), Error> {
-    match reader.acknowledge(None) {
-        Err(error) if errno(&error) == Some(Errno::STALE) => {
-            let text = "a batch was printed after its deadline: it may be printed again";
-            let _ = writeln!(anstream::stderr(), "ravel: {text}\n  try: {remedy}");
-            Ok(())
-        }
-        done => done,
-    }
-}
-
 fn wait(reader: &Reader) -> io::Result<()> {
     loop {
         match poll(&mut [PollFd::new(reader, PollFlags::IN)], None) {
@@ -261,7 +250,10 @@ pub fn not_made(args: &Create, error: Error) -> Failure {
         use EventSource::{Exec, Exit, Fork};
         matches!(source, Fork | Exec | Exit)
     });
-    let names_socket = args.socket.is_some() || args.address.is_some() || args.port.is_some();
+    let names_socket = args.socket.is_some()
+        || args.address.is_some()
+        || args.port.is_some()
+        || args.protocol.is_some();
     let remedy = match (errno(&error), nameless, of_process) {
         (Some(Errno::INVAL), Some(source), _) if args.pid.is_some() || args.tree.is_some() => {
             Remedy::new(

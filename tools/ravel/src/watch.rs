@@ -1,36 +1,23 @@
 //! `ravel watch`: packets on their way through the stack, by a stream that lives as long as this command.
 
+mod process;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsFd;
 
 use ravel_records::client::Client;
 use ravel_records::walks::{Crossing, Walks};
 use ravel_records::{Event, Packet, Point};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde::Serialize;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::Failure;
 use crate::cli::{Create, EventSource, Watch};
-use crate::events::{acknowledge, not_made, refused, request};
+use crate::events::{errno, not_made, refused, request};
+use crate::stop::Stop;
 use crate::view;
-
-/// The command's own stream, which is removed at the end.
-struct Own<'c> {
-    client: &'c Client,
-    name: String,
-}
-
-impl Drop for Own<'_> {
-    fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = self
-            .client
-            .control_streams(&format!("remove {}", self.name));
-    }
-}
+use process::Process;
 
 /// A line of JSON.
 #[derive(Serialize)]
@@ -42,8 +29,12 @@ struct Row<'r> {
 }
 
 /// What is told in rows.
-struct Rows {
+struct Rows<'c> {
     walks: Walks,
+    /// Only what is of this one.
+    process: Option<Process<'c>>,
+    /// The number behind the last event: what comes again, since it was not acknowledged in time, was told.
+    next: u64,
     /// Only what is dropped: the rows of what may yet be.
     held: Option<BTreeMap<u64, String>>,
     json: bool,
@@ -56,7 +47,8 @@ const MOST_HELD: usize = 1 << 16;
 
 /// Does what the command says.
 pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
-    let signals = signals().map_err(Failure::Output)?;
+    let stop = Stop::listen().map_err(Failure::Output)?;
+    let process = args.pid.map(|pid| Process::new(client, pid)).transpose()?;
     let create = Create {
         stream: format!("watch-{}", std::process::id()),
         sources: vec![EventSource::Packet],
@@ -68,18 +60,17 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
         cgroup: args.cgroup,
         address: args.address,
         port: args.port,
+        protocol: args.protocol,
     };
-    client
-        .control_streams(&request(&create))
+    let _own = client
+        .hold_stream(&request(&create))
         .map_err(|error| not_made(&create, error))?;
-    let own = Own {
-        client,
-        name: create.stream,
-    };
-    let broken = |error| refused(&own.name, error);
-    let mut reader = client.events(&own.name).map_err(broken)?;
+    let broken = |error| refused(&create.stream, error);
+    let mut reader = client.events(&create.stream).map_err(broken)?;
     let mut rows = Rows {
         walks: Walks::new(),
+        process,
+        next: 1,
         held: args.dropped.then(BTreeMap::new),
         json: args.json,
         ended: 0,
@@ -87,29 +78,28 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
     if !args.json {
         crate::print(view::watch::HEAD)?;
     }
-    while args.count.is_none_or(|count| rows.ended < count) {
-        match reader.batch().map_err(broken)? {
-            Some(batch) => {
-                let mut text = String::new();
-                for event in &batch.events {
-                    rows.add(event, &mut text)?;
-                }
-                match args.json {
-                    true => crate::write(text.as_bytes())?,
-                    false => crate::print(&text)?,
-                }
-                acknowledge(&mut reader, "fewer packets: --port, --address or --socket")
-                    .map_err(broken)?;
-            }
-            None => {
-                if !wait(&reader, &signals).map_err(Failure::Output)? {
-                    break;
-                }
-            }
+    // Not only where there is nothing to tell, which may never be.
+    while stop.asked() == 0 && args.count.is_none_or(|count| rows.ended < count) {
+        let Some(batch) = reader.batch().map_err(broken)? else {
+            stop.wait(Some(reader.as_fd()), None)
+                .map_err(Failure::Output)?;
+            continue;
+        };
+        let mut text = String::new();
+        for event in &batch.events {
+            rows.add(event, &mut text)?;
+        }
+        match args.json {
+            true => crate::write(text.as_bytes())?,
+            false => crate::print(&text)?,
+        }
+        match reader.acknowledge(None) {
+            Err(error) if errno(&error) != Some(Errno::STALE) => return Err(broken(error)),
+            _ => {}
         }
     }
     let streams = client.streams().map_err(broken)?.streams;
-    let missed = streams.iter().find(|stream| stream.name == own.name);
+    let missed = streams.iter().find(|stream| stream.name == create.stream);
     if let Some(missed) = missed
         .map(|stream| stream.missed)
         .filter(|missed| *missed > 0)
@@ -122,9 +112,20 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-impl Rows {
+impl Rows<'_> {
     fn add(&mut self, event: &Event, text: &mut String) -> Result<(), Failure> {
+        if event.seq() < self.next {
+            return Ok(());
+        }
+        self.next = event.seq() + event.count();
         let crossing = self.walks.take(event);
+        if let (Some(process), Event::Packet(packet), Some(crossing)) =
+            (&mut self.process, event, &crossing)
+        {
+            if !process.has(packet, crossing)? {
+                return Ok(());
+            }
+        }
         let row = match self.json {
             true => {
                 let row = Row { crossing, event };
@@ -170,28 +171,4 @@ fn hold(
         held.pop_first();
     }
     dropped
-}
-
-/// Readable once we are to end.
-fn signals() -> io::Result<UnixStream> {
-    let (read, write) = UnixStream::pair()?;
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-    }
-    Ok(read)
-}
-
-/// Waits for events; false: we are to end.
-fn wait(reader: &ravel_records::Reader, signals: &UnixStream) -> io::Result<bool> {
-    loop {
-        let mut fds = [
-            PollFd::new(reader, PollFlags::IN),
-            PollFd::new(signals, PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Ok(_) => return Ok(fds[1].revents().is_empty()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }

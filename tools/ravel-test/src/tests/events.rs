@@ -28,7 +28,7 @@ tests!("events":
 pub(super) const ALL: &str = "sources=fork,exec,exit";
 
 /// The functions that `packet` hangs on.
-pub(super) const PACKET_FUNCTIONS: [&str; 11] = [
+pub(super) const PACKET_FUNCTIONS: [&str; 12] = [
     "ip_rcv",
     "ipv6_rcv",
     "ip_list_rcv",
@@ -38,6 +38,7 @@ pub(super) const PACKET_FUNCTIONS: [&str; 11] = [
     "udp_rcv",
     "udpv6_rcv",
     "ip_output",
+    "ip_mc_output",
     "ip6_output",
     "skb_release_head_state",
 ];

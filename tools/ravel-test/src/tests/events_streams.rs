@@ -21,6 +21,7 @@ tests!("events":
     streams_are_bounded_in_number,
     made_and_removed_under_forks [120 s],
     removed_in_the_middle,
+    what_goes_with_a_descriptor_goes,
     module_goes_with_streams_and_not_with_readers,
 );
 
@@ -250,6 +251,58 @@ fn removed_in_the_middle() -> Result<()> {
     let events = again.drain()?;
     check_eq!(check_numbers(&events, 1)?, 3, "the number behind the last");
     check_eq!(children(&events), pids, "children");
+    Ok(())
+}
+
+fn what_goes_with_a_descriptor_goes() -> Result<()> {
+    let mut forker = Forker::new(None)?;
+    let stays = Made::new("stays", &format!("sources=fork pid={}", forker.pid()))?;
+    check!(!stays.state()?.until_close, "it goes with a descriptor");
+    let create = format!("create goes sources=fork pid={}", forker.pid());
+    let held = client().hold_stream(&create)?;
+    // Whoever else opens and closes the list.
+    let listed = client().streams()?.streams;
+    check_eq!(
+        listed
+            .iter()
+            .map(|stream| (stream.name.as_str(), stream.until_close))
+            .collect::<Vec<_>>(),
+        [("stays", false), ("goes", true)],
+        "streams"
+    );
+    let mut reader = client().events("goes")?;
+    let pids = forker.fork(2)?;
+    let batch = reader.batch()?.context("no batch")?;
+    check_eq!(children(&batch.events), pids, "children");
+    drop(held);
+    check_eq!(errno(reader.batch()), libc::EIO, "errno of reading");
+    check!(
+        !Path::new(&format!("{DIR}/events/goes")).exists(),
+        "its folder is there"
+    );
+    // One that was removed meanwhile, and whose name has another by now.
+    let held = client().hold_stream(&create)?;
+    client().control_streams("remove goes")?;
+    let other = Made::new("goes", &format!("sources=fork pid={}", forker.pid()))?;
+    drop(held);
+    let pids = forker.fork(1)?;
+    check_eq!(children(&other.drain()?), pids, "children of the other");
+    // Whoever has it is killed.
+    let mut child = Child::spawn(move |link| {
+        let _held = client().hold_stream("create killed sources=fork")?;
+        link.send("made")?;
+        link.wait().map(drop)
+    })?;
+    child.link.wait()?;
+    check!(
+        Path::new(&format!("{DIR}/events/killed")).exists(),
+        "it is not there"
+    );
+    child.kill()?;
+    check!(
+        !Path::new(&format!("{DIR}/events/killed")).exists(),
+        "it is there after its owner's end"
+    );
     Ok(())
 }
 

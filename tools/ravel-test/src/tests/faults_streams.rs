@@ -78,6 +78,7 @@ fn each_allocation_of_making_a_stream_fails_once() -> Result<()> {
             format!("sources=exit bytes=65536 pid={}", forker.pid()),
         ),
         ("tree", format!("sources=fork,exit tree={}", forker.pid())),
+        ("packet", "sources=packet bytes=16384 port=9".to_owned()),
     ] {
         let request = format!("create broken {terms}");
         let came = Came::each(|nth| {

@@ -45,7 +45,7 @@ enum Target {
 }
 
 /// What only the network's sources can be asked for with, as far as it is tried here.
-const FILTERS: [&str; 2] = ["address", "port"];
+const FILTERS: [&str; 3] = ["address", "port", "protocol"];
 
 /// What a line asks for.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Order {
             (Target::Streams, "create") => {
                 let (first, rest) = arguments.split_first()?;
                 let name = name(first)?;
-                let keys = ["sources", "bytes", "attempts", "pid", "tree"];
+                let keys = ["sources", "bytes", "attempts", "pid", "tree", "until"];
                 let pairs = pairs(rest, &[&keys[..], &FILTERS].concat())?;
                 let wanted: Vec<&str> = pairs.get("sources")?.split(',').collect();
                 let known = wanted.iter().all(|w| sources.iter().any(|s| s == w));
@@ -121,6 +121,10 @@ impl Order {
                     return None;
                 }
                 optional(pairs.get("port"), 1, 65535)?;
+                optional(pairs.get("protocol"), 1, 255)?;
+                if pairs.get("until").is_some_and(|until| *until != "close") {
+                    return None;
+                }
                 if let Some(address) = pairs.get("address") {
                     address.parse::<IpAddr>().ok()?;
                 }
@@ -428,6 +432,12 @@ fn create(random: &mut Random, name: &str, model: &Model, pids: &[u64]) -> Strin
                 "address=::1",
                 "address=1.2.3",
                 "address=",
+                "protocol=17",
+                "protocol=256",
+                "protocol=udp",
+                "until=close",
+                "until=",
+                "until=open",
             ]))
             .to_owned(),
             8 => format!("{}={}", random.pick(&["pid", "tree"]), random.pick(pids)),

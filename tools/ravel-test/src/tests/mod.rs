@@ -39,6 +39,7 @@ mod names;
 mod netevents;
 mod netfilters;
 mod packets;
+mod packets_parts;
 mod page;
 mod peers;
 mod privilege;
@@ -112,6 +113,7 @@ pub const ALL: &[&[Test]] = &[
     netevents::TESTS,
     netfilters::TESTS,
     packets::TESTS,
+    packets_parts::TESTS,
     closings::TESTS,
     spool::TESTS,
     work::TESTS,

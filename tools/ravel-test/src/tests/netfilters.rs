@@ -320,6 +320,15 @@ fn filters_that_cannot_be_are_refused() -> Result<()> {
         (format!("sources=drop socket={pid}:"), libc::EINVAL),
         ("sources=drop port=0".to_owned(), libc::EINVAL),
         ("sources=drop port=65536".to_owned(), libc::EINVAL),
+        ("sources=drop protocol=0".to_owned(), libc::EINVAL),
+        ("sources=drop protocol=256".to_owned(), libc::EINVAL),
+        ("sources=drop protocol=udp".to_owned(), libc::EINVAL),
+        ("sources=fork,drop protocol=6".to_owned(), libc::EINVAL),
+        ("sources=drop until=remove".to_owned(), libc::EINVAL),
+        (
+            "sources=drop until=close until=close".to_owned(),
+            libc::EINVAL,
+        ),
         ("sources=drop address=127.0.0".to_owned(), libc::EINVAL),
         (
             "sources=drop address=::1 address=::1".to_owned(),

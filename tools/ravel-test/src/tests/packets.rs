@@ -7,16 +7,15 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use ravel_records::walks::{Crossing, Origin, Walks};
 use ravel_records::{Event, Id, Packet, Point};
 
 use super::events::PACKET_FUNCTIONS;
 use super::netevents::{Ftrace, inode};
+use super::packets_parts::{Veth, ip};
 use super::peers::{pair, wait_for};
-use crate::process::Child;
 use crate::report::own_socket;
 use crate::stream::{Made, check_numbers, lost};
 use crate::sys;
@@ -27,10 +26,9 @@ tests!("packets":
     datagrams_over_loopback_are_told_at_each_point [60 s],
     connection_over_loopback_is_told_as_a_capture_sees_it [60 s],
     datagram_from_one_namespace_to_another [60 s],
-    large_segment_is_told_as_what_it_is_cut_into [60 s],
     drops_are_told_as_ftrace_counts_them [60 s],
     socket_has_its_packets_and_no_others [60 s],
-    address_and_port_have_their_packets_and_no_others [60 s],
+    address_port_and_protocol_have_their_packets_and_no_others [60 s],
     sk_buffs_that_are_used_again_are_told_apart [120 s],
     flood_is_delivered_or_counted [120 s],
     what_nobody_watches_has_no_probe [60 s],
@@ -38,16 +36,16 @@ tests!("packets":
 
 /// Goes to a network namespace and a CPU where there is nobody else: what another CPU has made, the kernel may free much
 /// later.
-fn alone() -> Result<u64> {
+pub(super) fn alone() -> Result<u64> {
     sys::run_on(0)?;
     super::netevents::alone()
 }
 
 /// One packet, from crossing to crossing.
-type Walk = Vec<(Packet, Crossing)>;
+pub(super) type Walk = Vec<(Packet, Crossing)>;
 
 /// The packets of a whole stream, in the order in which they begin.
-fn walks(events: &[Event]) -> Vec<Walk> {
+pub(super) fn walks(events: &[Event]) -> Vec<Walk> {
     let mut walks = Walks::new();
     let mut all: BTreeMap<u64, Walk> = BTreeMap::new();
     for event in events {
@@ -61,14 +59,14 @@ fn walks(events: &[Event]) -> Vec<Walk> {
 }
 
 /// Where a packet came by.
-fn points(walk: &Walk) -> Vec<&str> {
+pub(super) fn points(walk: &Walk) -> Vec<&str> {
     walk.iter()
         .map(|(packet, _)| packet.point.as_str())
         .collect()
 }
 
 /// Its crossing of a point, of which there has to be one.
-fn at<'w>(walk: &'w Walk, point: &Point) -> Result<&'w Packet> {
+pub(super) fn at<'w>(walk: &'w Walk, point: &Point) -> Result<&'w Packet> {
     let mut found = walk.iter().filter(|(packet, _)| packet.point == *point);
     let packet = &found
         .next()
@@ -79,7 +77,7 @@ fn at<'w>(walk: &'w Walk, point: &Point) -> Result<&'w Packet> {
 }
 
 /// The stream's events until all packets in it have ended, at least so many.
-fn until_ended(stream: &Made, least: usize) -> Result<Vec<Event>> {
+pub(super) fn until_ended(stream: &Made, least: usize) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     wait_for("the packets' end", || {
         events.extend(stream.drain()?);
@@ -99,7 +97,7 @@ fn until_ended(stream: &Made, least: usize) -> Result<Vec<Event>> {
 }
 
 /// Checks the offsets of a packet that has an Ethernet header, IP's and another, and a number of bytes behind them.
-fn check_offsets(walk: &Walk, ip: u64, transport: u64, bytes: u64) -> Result<()> {
+pub(super) fn check_offsets(walk: &Walk, ip: u64, transport: u64, bytes: u64) -> Result<()> {
     let network = at(walk, &Point::Output)?.data;
     let head = walk[0].0.head;
     for (packet, _) in walk {
@@ -158,7 +156,7 @@ fn is_read(points: &[&str], pieces: bool) -> bool {
     )
 }
 
-const LOOP: [&str; 6] = ["output", "queue", "transmit", "receive", "ip", "transport"];
+pub(super) const LOOP: [&str; 6] = ["output", "queue", "transmit", "receive", "ip", "transport"];
 
 fn datagrams_over_loopback_are_told_at_each_point() -> Result<()> {
     let netns = alone()?;
@@ -320,73 +318,6 @@ fn connection_over_loopback_is_told_as_a_capture_sees_it() -> Result<()> {
     Ok(())
 }
 
-fn ip(args: &str) -> Result<()> {
-    let output = Command::new("ip")
-        .args(args.split(' '))
-        .output()
-        .context("run ip")?;
-    ensure!(
-        output.status.success(),
-        "ip {args}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
-
-/// The number of a device of our namespace; /sys has those of another.
-fn index_of(device: &str) -> Result<u32> {
-    let output = Command::new("ip")
-        .args(["-o", "link", "show", "dev", device])
-        .output()?;
-    let text = String::from_utf8(output.stdout)?;
-    Ok(text.split(':').next().unwrap_or_default().trim().parse()?)
-}
-
-/// A device of ours, 10.9.0.1, and at its other end a child in a network namespace of its own, 10.9.0.2: what
-/// comes from here is handed to GRO there, or is not.
-struct Veth {
-    child: Child,
-    /// Inode of the child's namespace.
-    netns: u64,
-    /// Our end's number, and the child's.
-    devices: [u32; 2],
-}
-
-impl Veth {
-    /// `f` runs there once the link is up.
-    fn new(gro: bool, f: impl FnOnce(&mut crate::process::Link) -> Result<()>) -> Result<Self> {
-        // Where it is built in, there is no such module.
-        let _ = Command::new("modprobe").arg("veth").output();
-        let mut child = Child::spawn(move |link| {
-            let netns = alone()?;
-            link.send(&netns.to_string())?;
-            link.wait()?;
-            ip("address add 10.9.0.2/24 dev there")?;
-            // ETHTOOL_SGRO
-            sys::set_feature("there", 0x2c, gro)?;
-            ip("link set there up")?;
-            link.send(&index_of("there")?.to_string())?;
-            f(link)
-        })?;
-        let netns = child.link.wait()?.parse()?;
-        ip(&format!(
-            "link add here type veth peer name there netns {}",
-            child.pid
-        ))?;
-        ip("address add 10.9.0.1/24 dev here")?;
-        ip("link set here up")?;
-        child.link.send("go")?;
-        let there = child.link.wait()?.parse()?;
-        // ETHTOOL_STSO: with it, the device passes by the other end's GRO.
-        sys::set_feature("here", 0x1f, !gro)?;
-        Ok(Self {
-            child,
-            netns,
-            devices: [index_of("here")?, there],
-        })
-    }
-}
-
 fn datagram_from_one_namespace_to_another() -> Result<()> {
     let netns = alone()?;
     for gro in [false, true] {
@@ -444,66 +375,6 @@ fn datagram_from_one_namespace_to_another() -> Result<()> {
         let _ = ip("link del here");
     }
     Ok(())
-}
-
-fn large_segment_is_told_as_what_it_is_cut_into() -> Result<()> {
-    alone()?;
-    let total = 20_000;
-    let mut veth = Veth::new(false, move |link| {
-        let listener = TcpListener::bind("10.9.0.2:4000")?;
-        link.send("ready")?;
-        let (mut socket, _) = listener.accept()?;
-        let mut data = vec![0; total];
-        socket.read_exact(&mut data)?;
-        link.send("read")?;
-        link.wait().map(drop)
-    })?;
-    veth.child.link.wait()?;
-    // ETHTOOL_STSO: the device takes no large segments, so the kernel cuts them.
-    sys::set_feature("here", 0x1f, false)?;
-    let mut one = TcpStream::connect("10.9.0.2:4000")?;
-    let stream = Made::new(
-        "cut",
-        "sources=packet bytes=8388608 address=10.9.0.2 port=4000",
-    )?;
-    one.write_all(&vec![7; total])?;
-    veth.child.link.wait()?;
-    let walks = walks(&until_ended(&stream, 4)?);
-    let large: BTreeMap<u64, &Packet> = walks
-        .iter()
-        .filter(|walk| walk[0].0.point == Point::Output && walk[0].0.gso_size > 0)
-        .map(|walk| (walk[0].1.packet, &walk[0].0))
-        .collect();
-    check!(!large.is_empty(), "nothing was cut: {walks:?}");
-    let mut cut: BTreeMap<u64, u64> = BTreeMap::new();
-    for walk in &walks {
-        let (first, crossing) = &walk[0];
-        match crossing.origin {
-            Origin::Segment(of) => {
-                let origin = large.get(&of).with_context(|| format!("no {of}"))?;
-                check_eq!(first.point, Point::Transmit, "where a segment begins");
-                // Headers of Ethernet, IP, and TCP with timestamps.
-                let data = first.len - (14 + 20 + 32);
-                check!(
-                    data <= origin.gso_size.into(),
-                    "larger than it may be: {first:?}"
-                );
-                *cut.entry(of).or_default() += data;
-            }
-            Origin::Own => {}
-            other => anyhow::bail!("{other:?} of {walk:?}"),
-        }
-    }
-    // All of each, and no byte too many.
-    for (number, packet) in &large {
-        check_eq!(
-            cut.get(number),
-            Some(&(packet.len - (20 + 32))),
-            "bytes of the segments of {number}"
-        );
-    }
-    veth.child.link.send("done")?;
-    veth.child.join()
 }
 
 fn drops_are_told_as_ftrace_counts_them() -> Result<()> {
@@ -647,7 +518,7 @@ fn socket_has_its_packets_and_no_others() -> Result<()> {
     Ok(())
 }
 
-fn address_and_port_have_their_packets_and_no_others() -> Result<()> {
+fn address_port_and_protocol_have_their_packets_and_no_others() -> Result<()> {
     alone()?;
     let one = UdpSocket::bind("127.0.0.1:0")?;
     let (near, far) = (
@@ -655,18 +526,27 @@ fn address_and_port_have_their_packets_and_no_others() -> Result<()> {
         UdpSocket::bind("127.0.0.9:0")?,
     );
     let by_address = Made::new("address", "sources=packet address=127.0.0.9")?;
-    let by_port = Made::new(
-        "port",
-        &format!("sources=packet port={}", near.local_addr()?.port()),
-    )?;
     let six = Made::new("six", "sources=packet address=::1")?;
+    // The same port of another protocol.
+    let port = near.local_addr()?.port();
+    let listener = TcpListener::bind(near.local_addr()?)?;
+    let by_udp = Made::new("udp", &format!("sources=packet protocol=17 port={port}"))?;
+    let by_tcp = Made::new("tcp", &format!("sources=packet protocol=6 port={port}"))?;
+    check_eq!(by_udp.state()?.protocol, 17, "protocol");
+    let connected = TcpStream::connect(listener.local_addr()?)?;
     for _ in 0..20 {
         one.send_to(b"near", near.local_addr()?)?;
         one.send_to(b"far", far.local_addr()?)?;
         near.recv(&mut [0; 9])?;
         far.recv(&mut [0; 9])?;
     }
-    for (stream, to) in [(&by_address, &far), (&by_port, &near)] {
+    let told = ends(&by_tcp.drain()?);
+    check_eq!(
+        told,
+        both(connected.local_addr()?, listener.local_addr()?),
+        "ends of the connection"
+    );
+    for (stream, to) in [(&by_address, &far), (&by_udp, &near)] {
         let told = until_ended(stream, 20)?;
         let wanted = (one.local_addr()?.to_string(), to.local_addr()?.to_string());
         check_eq!(ends(&told), BTreeSet::from([wanted]), "ends");
@@ -763,7 +643,7 @@ fn flood_is_delivered_or_counted() -> Result<()> {
 }
 
 /// Which of the functions have a probe.
-fn probed() -> Result<BTreeSet<String>> {
+pub(super) fn probed() -> Result<BTreeSet<String>> {
     let text = fs::read_to_string("/sys/kernel/debug/kprobes/list")?;
     let names = text
         .lines()

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use ravel_records::walks::Walks;
 use ravel_records::{
     AnonVmaReport, ChainsReport, CowReport, Error, LineageReport, PageReport, SharersReport,
     SkbsReport, SocketsReport, WaitersReport,
@@ -26,6 +28,7 @@ use crate::maps;
 use crate::module::{self, Answer, BUFFER, DIR, REPORTS, errno_name, open_query, write_errno};
 use crate::process::{Area, Child, die_with};
 use crate::random::Random;
+use crate::stream::{check_numbers, client, errno_of};
 use crate::sys::{self, Forked, PAGE, Pid};
 use crate::{check, check_eq, tests, tier};
 
@@ -451,21 +454,61 @@ fn read_folder(report: &'static str, pid: Pid, seen: &Mutex<Seen>) -> Result<i32
     Ok(read)
 }
 
+/// Follows all packets, by one stream after the other: how many crossings were told, and how many lost.
+fn watch_all(end: Instant) -> Result<(u64, u64)> {
+    let (mut told, mut lost) = (0, 0);
+    while Instant::now() < end {
+        let held = client().hold_stream("create storm sources=packet bytes=4194304")?;
+        let mut reader = client().events("storm")?;
+        let (mut walks, mut next) = (Walks::new(), 1);
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until.min(end) {
+            let Some(batch) = reader.batch()? else {
+                sys::poll_for(&reader.as_fd(), libc::POLLIN, 50)?;
+                continue;
+            };
+            next = check_numbers(&batch.events, next)?;
+            for event in &batch.events {
+                match walks.take(event) {
+                    Some(_) => told += 1,
+                    None => lost += event.count(),
+                }
+            }
+            match reader.acknowledge(None) {
+                Err(error) if errno_of(&error) != libc::ESTALE => return Err(error.into()),
+                _ => {}
+            }
+        }
+        // In the middle of it all.
+        drop(held);
+    }
+    Ok((told, lost))
+}
+
 fn every_report_is_whole_or_marked_as_cut() -> Result<()> {
     let seconds = tier::churn_seconds();
     let storm = Storm::begin(seconds)?;
     let seen = Mutex::new(Seen::default());
     let end = Instant::now() + Duration::from_secs(seconds);
-    thread::scope(|scope| {
+    let (told, lost) = thread::scope(|scope| {
         let seen = &seen;
+        let watcher = scope.spawn(move || watch_all(end));
         let readers: Vec<_> = (0..4)
             .map(|which| scope.spawn(move || read_all(which, end, seen)))
             .collect();
+        let watched = watcher
+            .join()
+            .map_err(|_| anyhow!("the watcher panicked"))?;
         readers
             .into_iter()
-            .try_for_each(|reader| reader.join().map_err(|_| anyhow!("a reader panicked"))?)
+            .try_for_each(|reader| reader.join().map_err(|_| anyhow!("a reader panicked"))?)?;
+        watched
     })?;
     storm.end()?;
+    say(format_args!(
+        "{told} crossings of packets told, {lost} lost and counted"
+    ));
+    check!(told > 1000, "hardly a crossing of a packet was told");
     let seen = seen
         .into_inner()
         .map_err(|_| anyhow!("a reader panicked"))?;

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `ravel watch`, on the live module.
 
-use std::io::{BufRead, BufReader};
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::netevents::alone;
+use super::packets::probed;
 use super::peers::wait_for;
 use crate::module;
 use crate::stream::client;
@@ -19,7 +21,10 @@ use crate::{check, check_eq, tests};
 tests!("cli_watch":
     packets_are_printed_as_they_come [60 s],
     only_what_is_dropped_is_printed [60 s],
+    process_has_its_sockets_packets_and_no_others [60 s],
     stream_is_removed_by_a_signal [60 s],
+    signal_ends_it_in_a_flood [60 s],
+    no_probe_stays_when_it_is_killed [60 s],
     what_cannot_be_watched_is_a_sentence_and_exit_1,
 );
 
@@ -155,6 +160,71 @@ fn only_what_is_dropped_is_printed() -> Result<()> {
     Ok(())
 }
 
+fn process_has_its_sockets_packets_and_no_others() -> Result<()> {
+    sys::run_on(0)?;
+    alone()?;
+    // It has nothing of ours: what we have is made afterwards.
+    let mut process = crate::process::Child::spawn(|link| {
+        let udp = UdpSocket::bind("127.0.0.1:0")?;
+        link.send(&udp.local_addr()?.to_string())?;
+        for _ in 0..10 {
+            udp.recv(&mut [0; 9])?;
+        }
+        let address = link.wait()?;
+        let mut tcp = TcpStream::connect(address)?;
+        tcp.write_all(b"new")?;
+        link.send(&tcp.local_addr()?.to_string())?;
+        link.wait().map(drop)
+    })?;
+    let its: SocketAddr = process.link.wait()?.parse()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (one, other) = (
+        UdpSocket::bind("127.0.0.1:0")?,
+        UdpSocket::bind("127.0.0.1:0")?,
+    );
+    let child = begin(&["--json", "--pid", &process.pid.to_string()])?;
+    for _ in 0..10 {
+        one.send_to(b"its", its)?;
+        one.send_to(b"other", other.local_addr()?)?;
+        other.recv(&mut [0; 9])?;
+    }
+    // By a socket that it has not yet.
+    process.link.send(&listener.local_addr()?.to_string())?;
+    let (mut end_of_it, address) = listener.accept()?;
+    end_of_it.read_exact(&mut [0; 3])?;
+    check_eq!(process.link.wait()?, address.to_string(), "its address");
+    std::thread::sleep(Duration::from_millis(300));
+    sys::kill(child.id() as i32, libc::SIGINT)?;
+    let text = end(child)?;
+    process.kill()?;
+    let rows: Vec<Value> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    let wanted = |from: String, to: String| (Value::from(from), Value::from(to));
+    let (tcp, at) = (address.to_string(), listener.local_addr()?.to_string());
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| (row["from"].clone(), row["to"].clone()))
+        .collect();
+    let ends = [
+        wanted(one.local_addr()?.to_string(), its.to_string()),
+        wanted(tcp.clone(), at.clone()),
+        wanted(at, tcp),
+    ];
+    for end in &ends {
+        check!(told.contains(end), "nothing of {end:?}: {text}");
+    }
+    for row in &told {
+        check!(ends.contains(row), "of others: {row:?}");
+    }
+    let datagrams = rows
+        .iter()
+        .filter(|row| row["point"] == "output" && row["carries"] == "udp");
+    check_eq!(datagrams.count(), 10, "datagrams");
+    Ok(())
+}
+
 fn stream_is_removed_by_a_signal() -> Result<()> {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let mut child = begin(&["--port", "9"])?;
@@ -167,9 +237,50 @@ fn stream_is_removed_by_a_signal() -> Result<()> {
     Ok(())
 }
 
+fn signal_ends_it_in_a_flood() -> Result<()> {
+    sys::run_on(0)?;
+    alone()?;
+    let target = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    let mut flood = crate::process::Child::spawn(move |_| {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        loop {
+            socket.send_to(b"nobody", target)?;
+        }
+    })?;
+    let mut child = begin(&["--port", &target.port().to_string()])?;
+    let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+    let told = lines.any(|line| line.is_ok_and(|line| line.contains(" output ")));
+    check!(told, "nothing was told");
+    sys::kill(child.id() as i32, libc::SIGINT)?;
+    // What it still has to say.
+    lines.for_each(drop);
+    let status = child.wait()?;
+    flood.kill()?;
+    check!(status.success(), "{status}");
+    check_eq!(client().streams()?.streams, [], "streams");
+    Ok(())
+}
+
+fn no_probe_stays_when_it_is_killed() -> Result<()> {
+    let mut child = begin(&["--port", "9"])?;
+    check!(!probed()?.is_empty(), "no probe");
+    child.kill()?;
+    child.wait()?;
+    check_eq!(client().streams()?.streams, [], "streams");
+    check!(probed()?.is_empty(), "probes are left");
+    Ok(())
+}
+
 fn what_cannot_be_watched_is_a_sentence_and_exit_1() -> Result<()> {
     let pid = sys::getpid().to_string();
     let file = std::fs::File::open("/proc/self/status")?;
+    let output = Command::new(module::beside("ravel")?)
+        .args(["watch", "--pid", "4194304"])
+        .stdin(Stdio::null())
+        .output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    check_eq!(output.status.code(), Some(1), "exit code: {errors}");
+    check!(errors.contains("no process"), "{errors}");
     for (socket, sentence) in [
         (format!("{pid}:999"), "no such descriptor"),
         (format!("{pid}:{}", file.as_raw_fd()), "no socket"),

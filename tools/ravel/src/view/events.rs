@@ -67,6 +67,9 @@ fn whose(stream: &Stream) -> String {
     if stream.port != 0 {
         parts.push(format!("port {}", stream.port));
     }
+    if stream.protocol != 0 {
+        parts.push(format!("protocol {}", stream.protocol));
+    }
     parts.join(", ")
 }
 

@@ -69,9 +69,12 @@ fn dropped(event: &Dropped) -> String {
 
 /// What it is, and where it goes.
 pub fn flow(packet: &Packet) -> String {
-    match packet.carries {
-        Protocol::Other(_) => format!("type {}", packet.protocol),
-        ref carries => format!("{carries} {}", ends(&packet.from, &packet.to)),
+    let ends = ends(&packet.from, &packet.to);
+    match packet.carries.as_str() {
+        "none" => format!("type {}", packet.protocol),
+        // It has no name.
+        number if number.parse::<u8>().is_ok() => format!("protocol {number} {ends}"),
+        carries => format!("{carries} {ends}"),
     }
 }
 
