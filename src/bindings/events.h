@@ -12,9 +12,9 @@
 
 struct cgroup;
 struct file;
+struct ftrace_regs;
 struct pid;
 struct poll_table_struct;
-struct pt_regs;
 struct ravel_waker;
 struct sock;
 
@@ -69,6 +69,9 @@ struct sock;
 #define RAVEL_POINT_CONSUME 8
 #define RAVEL_POINT_DROP 9
 #define RAVEL_POINT_FREE 10
+
+/* How many functions a stream can hang on: all that there are. */
+#define RAVEL_FUNCTIONS 16
 
 /* How many parents an event names. */
 #define RAVEL_EVENT_LINE 8
@@ -206,7 +209,7 @@ struct ravel_net_filter {
 	bool has_address;
 };
 
-struct ravel_function;
+struct ravel_functions;
 
 /* A tracepoint of the kernel by its name; NULL if this kernel has none. May sleep. */
 void *ravel_tracepoint(const char *name);
@@ -216,11 +219,15 @@ int ravel_probe_register(void *tracepoint, u32 hook, void *sink);
 void ravel_probe_unregister(void *tracepoint, u32 hook, void *sink);
 void ravel_probe_synchronize(void);
 
-/* The same for a function; -EOPNOTSUPP where it cannot be probed. And how often its probe could not run. */
+/*
+ * The same for functions, of which there may be RAVEL_FUNCTIONS: added first, then registered all at once.
+ * -EOPNOTSUPP where one cannot be probed. To free them waits until no probe of theirs runs.
+ */
 int ravel_function_find(const char *name);
-struct ravel_function *ravel_function_register(const char *name, u32 hook, void *sink);
-void ravel_function_unregister(struct ravel_function *function);
-u64 ravel_function_missed(const struct ravel_function *function);
+struct ravel_functions *ravel_functions_new(void *sink);
+int ravel_functions_add(struct ravel_functions *functions, const char *name, u32 hook);
+int ravel_functions_register(struct ravel_functions *functions);
+void ravel_functions_free(struct ravel_functions *functions);
 
 /* Marks the processes that descend from `root`'s now, by their pids. */
 void ravel_mark_descendants(struct pid *root, unsigned long *pids, u32 bits);
@@ -245,7 +252,8 @@ void ravel_event_who(struct ravel_event *event, u32 kind);
 void ravel_event_push(void *sink, struct ravel_event *event);
 extern void *const ravel_net_probes[RAVEL_TRACEPOINTS];
 extern void *const ravel_packet_probes[RAVEL_TRACEPOINTS];
-typedef void ravel_enter_fn(void *sink, struct pt_regs *regs);
+typedef void ravel_enter_fn(void *sink, struct ftrace_regs *regs);
+extern ravel_enter_fn *const ravel_net_enters[RAVEL_HOOKS];
 extern ravel_enter_fn *const ravel_packet_enters[RAVEL_HOOKS];
 
 struct ravel_waker *ravel_waker_new(void);

@@ -11,7 +11,6 @@
 #include <linux/file.h>
 #include <linux/filelock.h>
 #include <linux/kallsyms.h>
-#include <linux/kprobes.h>
 #include <linux/net.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
@@ -265,11 +264,11 @@ static void shut(void *sink, u32 kind, struct sock *sk, int how, u32 refs, u8 fl
 }
 
 /* inet_shutdown(struct socket *, int), and that of unix sockets, which has the same type as every protocol's. */
-static void enter_shutdown(void *sink, struct pt_regs *regs)
+static void enter_shutdown(void *sink, struct ftrace_regs *regs)
 {
-	const struct socket *sock = (void *)regs_get_kernel_argument(regs, 0);
+	const struct socket *sock = (void *)ftrace_regs_get_argument(regs, 0);
 
-	shut(sink, RAVEL_EVENT_SHUTDOWN, READ_ONCE(sock->sk), (int)regs_get_kernel_argument(regs, 1), 0, 0);
+	shut(sink, RAVEL_EVENT_SHUTDOWN, READ_ONCE(sock->sk), (int)ftrace_regs_get_argument(regs, 1), 0, 0);
 }
 
 /*
@@ -277,12 +276,12 @@ static void enter_shutdown(void *sink, struct pt_regs *regs)
  * close(), dup2(), execve() or exit(). That POSIX locks then end is what POSIX wants of every close(); no
  * other function is called for each and for nothing else. __fput() calls it with the file as the owner.
  */
-static void enter_close(void *sink, struct pt_regs *regs)
+static void enter_close(void *sink, struct ftrace_regs *regs)
 {
-	struct file *file = (void *)regs_get_kernel_argument(regs, 0);
+	struct file *file = (void *)ftrace_regs_get_argument(regs, 0);
 	const struct socket *sock = sock_from_file(file);
 	bool exiting = current->flags & PF_EXITING;
-	if (!sock || regs_get_kernel_argument(regs, 1) == (unsigned long)file)
+	if (!sock || ftrace_regs_get_argument(regs, 1) == (unsigned long)file)
 		return;
 	/* One of the references is that which is being given up. */
 	shut(sink, RAVEL_EVENT_CLOSE, READ_ONCE(sock->sk), 0, file_count(file) - 1,
@@ -290,9 +289,9 @@ static void enter_close(void *sink, struct pt_regs *regs)
 }
 
 /* sock_close(struct inode *, struct file *), the release() of sockets' files. */
-static void enter_release(void *sink, struct pt_regs *regs)
+static void enter_release(void *sink, struct ftrace_regs *regs)
 {
-	const struct socket *sock = sock_from_file((void *)regs_get_kernel_argument(regs, 1));
+	const struct socket *sock = sock_from_file((void *)ftrace_regs_get_argument(regs, 1));
 
 	if (sock)
 		shut(sink, RAVEL_EVENT_RELEASE, READ_ONCE(sock->sk), 0, 0, 0);
@@ -319,76 +318,11 @@ void *const ravel_net_probes[RAVEL_TRACEPOINTS] = {
 	[RAVEL_HOOK_DROP] = probe_drop,
 };
 
-static ravel_enter_fn *const enters[RAVEL_HOOKS] = {
+ravel_enter_fn *const ravel_net_enters[RAVEL_HOOKS] = {
 	[RAVEL_HOOK_SHUTDOWN] = enter_shutdown,
 	[RAVEL_HOOK_CLOSE] = enter_close,
 	[RAVEL_HOOK_RELEASE] = enter_release,
 };
-
-/* A function that has a probe. */
-struct ravel_function {
-	struct kprobe probe;
-	ravel_enter_fn *enter;
-	void *sink;
-};
-
-static int entered(struct kprobe *probe, struct pt_regs *regs)
-{
-	const struct ravel_function *function = container_of(probe, struct ravel_function, probe);
-
-	function->enter(function->sink, regs);
-	return 0;
-}
-
-static struct ravel_function *function_register(const char *name, ravel_enter_fn *enter, void *sink, u32 flags)
-{
-	struct ravel_function *function = kzalloc(sizeof(*function), GFP_KERNEL | __GFP_NOWARN);
-	int err;
-
-	if (!function)
-		return ERR_PTR(-ENOMEM);
-	function->enter = enter;
-	function->sink = sink;
-	function->probe.symbol_name = name;
-	function->probe.pre_handler = entered;
-	function->probe.flags = flags;
-	err = register_kprobe(&function->probe);
-	if (err) {
-		kfree(function);
-		/* There may be many reasons for which a function cannot be probed. */
-		return ERR_PTR(err == -ENOMEM ? err : -EOPNOTSUPP);
-	}
-	return function;
-}
-
-struct ravel_function *ravel_function_register(const char *name, u32 hook, void *sink)
-{
-	return function_register(name, enters[hook] ?: ravel_packet_enters[hook], sink, 0);
-}
-
-/* Waits until the probe does not run. */
-void ravel_function_unregister(struct ravel_function *function)
-{
-	unregister_kprobe(&function->probe);
-	kfree(function);
-}
-
-/* One that is registered, but never armed, changes nothing in the kernel's text. */
-int ravel_function_find(const char *name)
-{
-	struct ravel_function *function = function_register(name, NULL, NULL, KPROBE_FLAG_DISABLED);
-
-	if (IS_ERR(function))
-		return PTR_ERR(function);
-	ravel_function_unregister(function);
-	return 0;
-}
-
-/* The kernel passes a probe over on a CPU that runs another just then, and counts. */
-u64 ravel_function_missed(const struct ravel_function *function)
-{
-	return READ_ONCE(function->probe.nmissed);
-}
 
 void ravel_sock_hold(struct sock *sk)
 {

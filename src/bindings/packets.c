@@ -10,10 +10,10 @@
  */
 
 #include <linux/cgroup.h>
+#include <linux/ftrace.h>
 #include <linux/in6.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <linux/kprobes.h>
 #include <linux/netdevice.h>
 #include <linux/rcupdate.h>
 #include <linux/skbuff.h>
@@ -366,15 +366,15 @@ static void cross_ip(void *sink, const struct sk_buff *skb)
 }
 
 /* ip_rcv(struct sk_buff *, ...), and IPv6's. */
-static void enter_ip(void *sink, struct pt_regs *regs)
+static void enter_ip(void *sink, struct ftrace_regs *regs)
 {
-	cross_ip(sink, (void *)regs_get_kernel_argument(regs, 0));
+	cross_ip(sink, (void *)ftrace_regs_get_argument(regs, 0));
 }
 
 /* ip_list_rcv(struct list_head *, ...), and IPv6's: each of a list, as the function itself will go through it. */
-static void enter_ip_list(void *sink, struct pt_regs *regs)
+static void enter_ip_list(void *sink, struct ftrace_regs *regs)
 {
-	const struct list_head *list = (void *)regs_get_kernel_argument(regs, 0);
+	const struct list_head *list = (void *)ftrace_regs_get_argument(regs, 0);
 	const struct sk_buff *skb;
 
 	list_for_each_entry(skb, list, list)
@@ -382,9 +382,9 @@ static void enter_ip_list(void *sink, struct pt_regs *regs)
 }
 
 /* tcp_v4_rcv(struct sk_buff *), udp_rcv(), and IPv6's. */
-static void enter_transport(void *sink, struct pt_regs *regs)
+static void enter_transport(void *sink, struct ftrace_regs *regs)
 {
-	const struct sk_buff *skb = (void *)regs_get_kernel_argument(regs, 0);
+	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 0);
 
 	cross(sink, &(struct crossing) {
 		.skb = skb, .point = RAVEL_POINT_TRANSPORT, .dev = skb->dev, .network = skb->network_header,
@@ -392,13 +392,13 @@ static void enter_transport(void *sink, struct pt_regs *regs)
 }
 
 /* ip_output(struct net *, struct sock *, struct sk_buff *), that of multicast, and IPv6's. The device is that of the route. */
-static void enter_output(void *sink, struct pt_regs *regs)
+static void enter_output(void *sink, struct ftrace_regs *regs)
 {
-	const struct sk_buff *skb = (void *)regs_get_kernel_argument(regs, 2);
+	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 2);
 
 	rcu_read_lock();
 	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_OUTPUT, .net = (void *)regs_get_kernel_argument(regs, 0),
+		.skb = skb, .point = RAVEL_POINT_OUTPUT, .net = (void *)ftrace_regs_get_argument(regs, 0),
 		.dev = skb_dst(skb) ? READ_ONCE(skb_dst(skb)->dev) : NULL, .network = skb->network_header,
 	});
 	rcu_read_unlock();
@@ -408,9 +408,9 @@ static void enter_output(void *sink, struct pt_regs *regs)
  * skb_release_head_state(struct sk_buff *): nearly all that end come by here, and hardly any other; EVENTS.md names
  * the rest. What is attached to the sk_buff is still there.
  */
-static void enter_free(void *sink, struct pt_regs *regs)
+static void enter_free(void *sink, struct ftrace_regs *regs)
 {
-	const struct sk_buff *skb = (void *)regs_get_kernel_argument(regs, 0);
+	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 0);
 
 	if (!was_on_its_way(skb))
 		return;

@@ -310,7 +310,6 @@ impl Stream {
 
     /// Writes its record in the list of streams.
     pub(super) fn tell(&self, text: &mut Text) -> Result {
-        let missed = self.probes.lock().as_ref().map_or(0, Probes::missed);
         let wanted = &self.settings.wanted;
         let mut text_of_address = [0; 64];
         let address = match wanted.address {
@@ -344,7 +343,7 @@ impl Stream {
                 .number("events", state.seq + waiting + losing)
                 .number("waiting", waiting)
                 .number("lost", state.lost + losing)
-                .number("missed", missed)
+                .number("missed", self.sink.missed())
                 .number("ready", counts.ready)
                 .number("reserved", counts.reserved)
                 .number("delayed", counts.delayed)

@@ -4,7 +4,7 @@
 //! for it.
 //!
 //! C headers: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h),
-//! [`include/linux/kprobes.h`](srctree/include/linux/kprobes.h)
+//! [`include/linux/ftrace.h`](srctree/include/linux/ftrace.h)
 
 use super::{
     gfp,
@@ -13,12 +13,7 @@ use super::{
 };
 use crate::bindings;
 use core::{ffi::c_void, ptr::NonNull};
-use kernel::{
-    error::{from_err_ptr, to_result},
-    prelude::*,
-    str::CStrExt,
-    sync::Arc,
-};
+use kernel::{error::to_result, prelude::*, str::CStrExt, sync::Arc};
 
 /// Where events come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -216,20 +211,56 @@ impl Source {
 ///
 /// # Invariants
 ///
-/// Each probe is registered with `sink`, which is kept.
+/// Each of the tracepoints, by its hook, has a probe that is registered with `sink`, which is kept.
 pub(crate) struct Probes {
-    probes: KVec<Probe>,
+    tracepoints: KVec<(NonNull<c_void>, u32)>,
+    /// Dropped before the sink is.
+    _functions: Option<Functions>,
     sink: Arc<Sink>,
 }
 
-/// Where one probe is registered.
-enum Probe {
-    Tracepoint(NonNull<c_void>, u32),
-    Function(NonNull<bindings::ravel_function>),
+// SAFETY: Tracepoints are locked by the kernel, and probes may be unregistered from any thread.
+unsafe impl Send for Probes {}
+
+/// The functions that a sink is told of, from [`Self::register`] to the drop of this.
+///
+/// # Invariants
+///
+/// It was made by `ravel_functions_new()`, with a sink that lives longer.
+struct Functions(NonNull<bindings::ravel_functions>);
+
+// SAFETY: ftrace locks, and its callers may be unregistered from any thread.
+unsafe impl Send for Functions {}
+
+impl Functions {
+    /// # Safety
+    ///
+    /// The sink lives until this is dropped.
+    unsafe fn new(sink: *mut c_void) -> Result<Self> {
+        // SAFETY: Only allocates.
+        let new = unsafe { bindings::ravel_functions_new(sink) };
+        // INVARIANT: Just made; the caller keeps the sink.
+        NonNull::new(new).map(Self).ok_or(ENOMEM)
+    }
+
+    fn add(&mut self, hook: &Hook) -> Result {
+        let name = hook.name.as_char_ptr();
+        // SAFETY: By the type's invariant; the name is a string, and the hook is that of such a function.
+        to_result(unsafe { bindings::ravel_functions_add(self.0.as_ptr(), name, hook.id) })
+    }
+
+    fn register(&mut self) -> Result {
+        // SAFETY: By the type's invariant.
+        to_result(unsafe { bindings::ravel_functions_register(self.0.as_ptr()) })
+    }
 }
 
-// SAFETY: Tracepoints and kprobes are locked by the kernel, and probes may be unregistered from any thread.
-unsafe impl Send for Probes {}
+impl Drop for Functions {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant; may sleep.
+        unsafe { bindings::ravel_functions_free(self.0.as_ptr()) };
+    }
+}
 
 impl Probes {
     /// Has a sink told of its kinds of events from now on.
@@ -238,15 +269,28 @@ impl Probes {
     /// `EOPNOTSUPP` where the kernel lacks a tracepoint or a function, or does not let it be probed.
     pub(crate) fn new(sink: Arc<Sink>, root: Option<&Process>) -> Result<Self> {
         let mut all = Self {
-            probes: KVec::with_capacity(bindings::RAVEL_HOOKS as usize, gfp())?,
+            tracepoints: KVec::new(),
+            _functions: None,
             sink,
         };
+        let raw = all.raw_sink();
+        let mut functions = None;
         for source in Source::ALL {
             // Forks tell what becomes of process numbers.
             let filters = source == Source::Fork && !matches!(all.sink.filter(), Filter::All);
             if all.sink.has_kind(source.kind()) || filters {
                 for hook in source.hooks() {
-                    all.add(hook)?;
+                    if !hook.is_function() {
+                        all.add(hook)?;
+                        continue;
+                    }
+                    if functions.is_none() {
+                        // SAFETY: `all` keeps the sink, and is dropped after this, or has it then.
+                        functions = Some(unsafe { Functions::new(raw) }?);
+                    }
+                    if let Some(functions) = &mut functions {
+                        functions.add(hook)?;
+                    }
                 }
             }
             if let (true, Filter::Tree(pids), Some(root)) = (filters, all.sink.filter(), root) {
@@ -255,58 +299,36 @@ impl Probes {
                 root.mark_descendants(pids);
             }
         }
+        if let Some(functions) = &mut functions {
+            functions.register()?;
+        }
+        all._functions = functions;
         Ok(all)
     }
 
-    fn add(&mut self, hook: &Hook) -> Result {
-        self.probes.reserve(1, gfp())?;
-        let sink = Arc::as_ptr(&self.sink).cast_mut().cast();
-        let probe = if hook.is_function() {
-            // SAFETY: The name is a string that stays, and the hook is that of such a function. The sink lives until
-            // the probe is unregistered and waited for.
-            let function = from_err_ptr(unsafe {
-                bindings::ravel_function_register(hook.name.as_char_ptr(), hook.id, sink)
-            })?;
-            Probe::Function(NonNull::new(function).ok_or(EOPNOTSUPP)?)
-        } else {
-            let tracepoint = hook.tracepoint().ok_or(EOPNOTSUPP)?;
-            // SAFETY: The tracepoint is the hook's, and stays. The sink lives as above.
-            to_result(unsafe {
-                bindings::ravel_probe_register(tracepoint.as_ptr(), hook.id, sink)
-            })?;
-            Probe::Tracepoint(tracepoint, hook.id)
-        };
-        // INVARIANT: Just registered.
-        Ok(self.probes.push(probe, gfp())?)
+    fn raw_sink(&self) -> *mut c_void {
+        Arc::as_ptr(&self.sink).cast_mut().cast()
     }
 
-    /// Events that no probe was told of, and that no stream has a number for.
-    pub(crate) fn missed(&self) -> u64 {
-        let functions = self.probes.iter().map(|probe| match probe {
-            // SAFETY: By the type's invariant.
-            Probe::Function(function) => unsafe {
-                bindings::ravel_function_missed(function.as_ptr())
-            },
-            Probe::Tracepoint(..) => 0,
-        });
-        self.sink.missed() + functions.sum::<u64>()
+    fn add(&mut self, hook: &Hook) -> Result {
+        self.tracepoints.reserve(1, gfp())?;
+        let tracepoint = hook.tracepoint().ok_or(EOPNOTSUPP)?;
+        // SAFETY: The tracepoint is the hook's, and stays. The sink lives until the probe is unregistered and waited
+        // for.
+        to_result(unsafe {
+            bindings::ravel_probe_register(tracepoint.as_ptr(), hook.id, self.raw_sink())
+        })?;
+        // INVARIANT: Just registered.
+        Ok(self.tracepoints.push((tracepoint, hook.id), gfp())?)
     }
 }
 
 impl Drop for Probes {
     fn drop(&mut self) {
-        let sink: *mut c_void = Arc::as_ptr(&self.sink).cast_mut().cast();
-        for probe in &self.probes {
+        for (tracepoint, hook) in &self.tracepoints {
             // SAFETY: By the type's invariant.
             unsafe {
-                match probe {
-                    Probe::Tracepoint(tracepoint, hook) => {
-                        bindings::ravel_probe_unregister(tracepoint.as_ptr(), *hook, sink);
-                    }
-                    Probe::Function(function) => {
-                        bindings::ravel_function_unregister(function.as_ptr());
-                    }
-                }
+                bindings::ravel_probe_unregister(tracepoint.as_ptr(), *hook, self.raw_sink());
             }
         }
         // SAFETY: May sleep, and may be called at any time.

@@ -106,7 +106,7 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
     {
         let _ = writeln!(
             anstream::stderr(),
-            "ravel: {missed} crossings were not told: another probe ran on that CPU just then"
+            "ravel: {missed} crossings in non-maskable interrupts were not told"
         );
     }
     Ok(())

@@ -644,10 +644,10 @@ fn flood_is_delivered_or_counted() -> Result<()> {
 
 /// Which of the functions have a probe.
 pub(super) fn probed() -> Result<BTreeSet<String>> {
-    let text = fs::read_to_string("/sys/kernel/debug/kprobes/list")?;
+    let text = fs::read_to_string("/sys/kernel/tracing/enabled_functions")?;
     let names = text
         .lines()
-        .filter_map(|line| line.split_whitespace().nth(2)?.split('+').next());
+        .filter_map(|line| line.split_whitespace().next());
     let ours = names.filter(|name| PACKET_FUNCTIONS.contains(name));
     Ok(ours.map(str::to_owned).collect())
 }

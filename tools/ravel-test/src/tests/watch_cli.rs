@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `ravel watch`, on the live module.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -11,11 +12,12 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::netevents::alone;
-use super::packets::probed;
+use super::packets::{LOOP, probed};
 use super::peers::wait_for;
 use crate::module;
 use crate::stream::client;
 use crate::sys;
+use crate::tier::scale;
 use crate::{check, check_eq, tests};
 
 tests!("cli_watch":
@@ -24,6 +26,7 @@ tests!("cli_watch":
     process_has_its_sockets_packets_and_no_others [60 s],
     stream_is_removed_by_a_signal [60 s],
     signal_ends_it_in_a_flood [60 s],
+    flood_of_20000_datagrams_is_told_whole [300 s],
     no_probe_stays_when_it_is_killed [60 s],
     what_cannot_be_watched_is_a_sentence_and_exit_1,
 );
@@ -258,6 +261,37 @@ fn signal_ends_it_in_a_flood() -> Result<()> {
     flood.kill()?;
     check!(status.success(), "{status}");
     check_eq!(client().streams()?.streams, [], "streams");
+    Ok(())
+}
+
+fn flood_of_20000_datagrams_is_told_whole() -> Result<()> {
+    alone()?;
+    let total = scale(20_000, 2_000);
+    let one = UdpSocket::bind("127.0.0.1:0")?;
+    // Nobody has it, so that all are dropped.
+    let free = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    let (port, count) = (free.port().to_string(), total.to_string());
+    let bytes = (64 << 20).to_string();
+    let child = begin(&["--port", &port, "--count", &count, "--bytes", &bytes])?;
+    let text = std::thread::scope(|scope| -> Result<String> {
+        let text = scope.spawn(|| end(child));
+        for _ in 0..total {
+            one.send_to(b"flood", free)?;
+        }
+        text.join().map_err(|_| anyhow!("it panicked"))?
+    })?;
+    let mut points: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in text.lines().skip(1) {
+        let mut words = line.split_whitespace();
+        let packet = words.next().context("an empty row")?;
+        check!(packet.parse::<u64>().is_ok(), "not a packet's row: {line}");
+        let point = words.nth(1).context("no point")?;
+        points.entry(packet).or_default().push(point);
+    }
+    check_eq!(points.len(), total, "packets");
+    for (packet, points) in &points {
+        check_eq!(points[..6], LOOP, "points of packet {packet}");
+    }
     Ok(())
 }
 
