@@ -438,6 +438,9 @@ pub struct Watch {
     /// Print each crossing as a JSON document on a line of its own
     #[arg(long)]
     pub json: bool,
+    /// Write the crossings to a capture file (pcapng), with the offsets in comments, and print nothing else
+    #[arg(short, long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
 }
 
 /// `ravel events read`.

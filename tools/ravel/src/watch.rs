@@ -1,14 +1,18 @@
 //! `ravel watch`: packets on their way through the stack, by a stream that lives as long as this command.
 
+mod capture;
 mod process;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::mem;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use ravel_records::client::Client;
 use ravel_records::walks::{Crossing, Walks};
-use ravel_records::{Event, Packet, Point};
+use ravel_records::{Event, Point};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -17,13 +21,14 @@ use crate::cli::{Create, EventSource, Watch};
 use crate::events::{errno, not_made, refused, request};
 use crate::stop::Stop;
 use crate::view;
+use capture::Capture;
 use process::Process;
 
 /// A line of JSON.
 #[derive(Serialize)]
 struct Row<'r> {
     #[serde(flatten)]
-    crossing: Option<Crossing>,
+    crossing: Option<&'r Crossing>,
     #[serde(flatten)]
     event: &'r Event,
 }
@@ -35,11 +40,25 @@ struct Rows<'c> {
     process: Option<Process<'c>>,
     /// The number behind the last event: what comes again, since it was not acknowledged in time, was told.
     next: u64,
-    /// Only what is dropped: the rows of what may yet be.
-    held: Option<BTreeMap<u64, String>>,
-    json: bool,
+    /// Only what is dropped: the crossings of what may yet be.
+    held: Option<BTreeMap<u64, Vec<(Event, Crossing)>>>,
+    out: Out<'c>,
     /// Packets that were told of and have ended.
     ended: u64,
+}
+
+/// Where they go.
+struct Out<'c> {
+    form: Form,
+    text: String,
+    capture: Option<(&'c Path, Capture<BufWriter<File>>)>,
+}
+
+/// What is printed.
+enum Form {
+    Nothing,
+    Rows,
+    Json,
 }
 
 /// How many packets are held at most that have not ended.
@@ -62,6 +81,19 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
         port: args.port,
         protocol: args.protocol,
     };
+    let capture = args.write.as_deref().map(|path| {
+        let made = Capture::create(path).map_err(|error| not_written(path, error));
+        Ok::<_, Failure>((path, made?))
+    });
+    let out = Out {
+        form: match (args.json, &args.write) {
+            (true, _) => Form::Json,
+            (false, None) => Form::Rows,
+            (false, Some(_)) => Form::Nothing,
+        },
+        text: String::new(),
+        capture: capture.transpose()?,
+    };
     let _own = client
         .hold_stream(&request(&create))
         .map_err(|error| not_made(&create, error))?;
@@ -72,10 +104,10 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
         process,
         next: 1,
         held: args.dropped.then(BTreeMap::new),
-        json: args.json,
+        out,
         ended: 0,
     };
-    if !args.json {
+    if let Form::Rows = rows.out.form {
         crate::print(view::watch::HEAD)?;
     }
     // Not only where there is nothing to tell, which may never be.
@@ -85,14 +117,10 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
                 .map_err(Failure::Output)?;
             continue;
         };
-        let mut text = String::new();
         for event in &batch.events {
-            rows.add(event, &mut text)?;
+            rows.add(event)?;
         }
-        match args.json {
-            true => crate::write(text.as_bytes())?,
-            false => crate::print(&text)?,
-        }
+        rows.out.flush()?;
         match reader.acknowledge(None) {
             Err(error) if errno(&error) != Some(Errno::STALE) => return Err(broken(error)),
             _ => {}
@@ -113,7 +141,7 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
 }
 
 impl Rows<'_> {
-    fn add(&mut self, event: &Event, text: &mut String) -> Result<(), Failure> {
+    fn add(&mut self, event: &Event) -> Result<(), Failure> {
         if event.seq() < self.next {
             return Ok(());
         }
@@ -126,49 +154,77 @@ impl Rows<'_> {
                 return Ok(());
             }
         }
-        let row = match self.json {
-            true => {
-                let row = Row { crossing, event };
-                let row = serde_json::to_string(&row);
-                row.map_err(|error| Failure::Output(io::Error::other(error)))? + "\n"
-            }
-            false => view::watch::row(event, crossing.as_ref()),
+        let (Some(held), Event::Packet(packet), Some(crossing)) =
+            (&mut self.held, event, &crossing)
+        else {
+            // What is freed after it was consumed or dropped has ended before.
+            self.ended += u64::from(crossing.as_ref().is_some_and(|crossing| crossing.ends));
+            return self.out.tell(event, crossing.as_ref());
         };
-        let (Event::Packet(packet), Some(crossing)) = (event, crossing) else {
-            text.push_str(&row);
-            return Ok(());
-        };
-        let told = match &mut self.held {
-            None => {
-                text.push_str(&row);
-                true
-            }
-            Some(held) => hold(held, packet, &crossing, row, text),
-        };
-        // What is freed after it was consumed or dropped has ended before.
-        self.ended += u64::from(told && crossing.ends);
+        let dropped = packet.point == Point::Drop;
+        for (event, crossing) in hold(held, event, crossing, dropped) {
+            self.out.tell(&event, Some(&crossing))?;
+        }
+        self.ended += u64::from(dropped && crossing.ends);
         Ok(())
     }
 }
 
-/// Keeps the row, and gives all of the packet's where it is dropped: whether it was.
-fn hold(
-    held: &mut BTreeMap<u64, String>,
-    packet: &Packet,
-    crossing: &Crossing,
-    row: String,
-    text: &mut String,
-) -> bool {
-    let rows = held.entry(crossing.packet).or_default();
-    rows.push_str(&row);
-    let dropped = packet.point == Point::Drop;
-    if dropped {
-        text.push_str(rows);
+impl Out<'_> {
+    fn tell(&mut self, event: &Event, crossing: Option<&Crossing>) -> Result<(), Failure> {
+        match self.form {
+            Form::Nothing => {}
+            Form::Rows => self.text.push_str(&view::watch::row(event, crossing)),
+            Form::Json => {
+                let row = serde_json::to_string(&Row { crossing, event });
+                self.text += &row.map_err(|error| Failure::Output(io::Error::other(error)))?;
+                self.text.push('\n');
+            }
+        }
+        if let Some((path, capture)) = &mut self.capture {
+            let taken = capture.take(event, crossing);
+            taken.map_err(|error| not_written(path, error))?;
+        }
+        Ok(())
     }
+
+    /// A batch is acknowledged once all of it has gone out.
+    fn flush(&mut self) -> Result<(), Failure> {
+        let text = mem::take(&mut self.text);
+        match self.form {
+            Form::Nothing => {}
+            Form::Rows => crate::print(&text)?,
+            Form::Json => crate::write(text.as_bytes())?,
+        }
+        if let Some((path, capture)) = &mut self.capture {
+            capture.flush().map_err(|error| not_written(path, error))?;
+        }
+        Ok(())
+    }
+}
+
+fn not_written(path: &Path, error: io::Error) -> Failure {
+    Failure::File(path.display().to_string(), error)
+}
+
+/// Keeps a crossing, and gives all of its packet's where it is dropped.
+fn hold(
+    held: &mut BTreeMap<u64, Vec<(Event, Crossing)>>,
+    event: &Event,
+    crossing: &Crossing,
+    dropped: bool,
+) -> Vec<(Event, Crossing)> {
+    let crossings = held.entry(crossing.packet).or_default();
+    crossings.push((event.clone(), *crossing));
+    let told = if dropped {
+        mem::take(crossings)
+    } else {
+        Vec::new()
+    };
     if crossing.ended {
         held.remove(&crossing.packet);
     } else if held.len() > MOST_HELD {
         held.pop_first();
     }
-    dropped
+    told
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ tests!("cli_watch":
     packets_are_printed_as_they_come [60 s],
     only_what_is_dropped_is_printed [60 s],
     process_has_its_sockets_packets_and_no_others [60 s],
+    capture_is_read_by_tshark [120 s],
     stream_is_removed_by_a_signal [60 s],
     signal_ends_it_in_a_flood [60 s],
     flood_of_20000_datagrams_is_told_whole [300 s],
@@ -225,6 +227,84 @@ fn process_has_its_sockets_packets_and_no_others() -> Result<()> {
         .iter()
         .filter(|row| row["point"] == "output" && row["carries"] == "udp");
     check_eq!(datagrams.count(), 10, "datagrams");
+    Ok(())
+}
+
+/// Some fields of each packet of a capture file, as tshark has them.
+fn tshark(file: &Path, fields: &[&str]) -> Result<Vec<Vec<String>>> {
+    let output = Command::new("tshark")
+        .arg("-r")
+        .arg(file)
+        .args(["-T", "fields"])
+        .args(fields.iter().flat_map(|field| ["-e", field]))
+        .output()
+        .context("run tshark")?;
+    ensure!(
+        output.status.success(),
+        "tshark: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout)?;
+    let row = |line: &str| line.split('\t').map(str::to_owned).collect();
+    Ok(text.lines().map(row).collect())
+}
+
+fn capture_is_read_by_tshark() -> Result<()> {
+    sys::run_on(0)?;
+    let netns = alone()?;
+    let file = Path::new("/tmp/ravel-watch.pcapng");
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let (one, two) = (UdpSocket::bind(address)?, UdpSocket::bind(address)?);
+        let (from, to) = (one.local_addr()?, two.local_addr()?);
+        let port = to.port().to_string();
+        let name = file.to_str().context("no name")?;
+        let child = begin(&["--port", &port, "--count", "2", "--json", "-w", name])?;
+        for _ in 0..2 {
+            one.send_to(b"capture", to)?;
+            two.recv(&mut [0; 9])?;
+        }
+        let rows: Vec<Value> = end(child)?
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        let family = if from.is_ipv4() { "ipv4" } else { "ipv6" };
+        let packets = tshark(
+            file,
+            &[
+                "frame.comment",
+                &format!("exported_pdu.{family}_src"),
+                &format!("exported_pdu.{family}_dst"),
+                "exported_pdu.src_port",
+                "exported_pdu.dst_port",
+                "frame.interface_name",
+            ],
+        )?;
+        check_eq!(packets.len(), rows.len(), "crossings");
+        for (packet, row) in packets.iter().zip(&rows) {
+            let comment = &packet[0];
+            let ends = [
+                from.ip().to_string(),
+                to.ip().to_string(),
+                from.port().to_string(),
+                to.port().to_string(),
+            ];
+            check_eq!(packet[1..5], ends, "ends");
+            let interface = match row["device"].as_u64() {
+                Some(0) => "none".to_owned(),
+                _ => format!("device 1 of netns {netns}"),
+            };
+            check_eq!(packet[5], interface, "interface");
+            let point = row["point"].as_str().context("no point")?;
+            for want in [
+                format!("packet={} point={point} ", row["packet"]),
+                format!(" len={} data={} ", row["len"], row["data"]),
+                format!(" network={} ", row["network"]["raw"]),
+            ] {
+                check!(format!("{comment} ").contains(&want), "{want}: {comment}");
+            }
+        }
+        std::fs::remove_file(file)?;
+    }
     Ok(())
 }
 
