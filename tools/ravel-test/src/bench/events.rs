@@ -3,6 +3,7 @@
 
 use std::cell::OnceCell;
 use std::fs;
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread;
@@ -84,19 +85,19 @@ struct Subject {
     tracepoints: &'static [&'static str],
     /// A filter that lets nothing through, for either.
     nothing: (&'static str, &'static str),
-    /// How many events a round makes.
-    events: usize,
+    /// How many events a round makes; none where each of the two has points of its own.
+    events: Option<usize>,
     rounds: usize,
     round: fn() -> Result<()>,
 }
 
-const SUBJECTS: [Subject; 2] = [
+const SUBJECTS: [Subject; 3] = [
     Subject {
         what: "TCP state",
         sources: "tcp_state",
         tracepoints: &["sock/inet_sock_set_state"],
         nothing: (" port=1", "sport == 1"),
-        events: 2,
+        events: Some(2),
         rounds: 200,
         round: listen_and_close,
     },
@@ -106,9 +107,26 @@ const SUBJECTS: [Subject; 2] = [
         tracepoints: &[FUNCTION],
         // Process 1 shuts nothing meanwhile.
         nothing: (" pid=1", "common_pid == 1"),
-        events: 1,
+        events: Some(1),
         rounds: 200,
         round: shut,
+    },
+    Subject {
+        what: "packet",
+        sources: "packet",
+        // Those of the same, so far as ftrace has any.
+        tracepoints: &[
+            "net/netif_receive_skb",
+            "net/net_dev_queue",
+            "net/net_dev_start_xmit",
+            "skb/consume_skb",
+            "skb/kfree_skb",
+            "skb/skb_copy_datagram_iovec",
+        ],
+        nothing: (" port=1", "common_pid == 1"),
+        events: None,
+        rounds: 100,
+        round: send_to_self,
     },
 ];
 
@@ -127,6 +145,22 @@ fn shut() -> Result<()> {
         }
         let (one, _) = pair.get().context("no pair")?;
         Ok(sys::shutdown(one, libc::SHUT_RDWR)?)
+    })
+}
+
+/// A datagram over the loopback device, and its reception.
+fn send_to_self() -> Result<()> {
+    thread_local!(static SOCKET: OnceCell<UdpSocket> = const { OnceCell::new() });
+    SOCKET.with(|socket| {
+        if socket.get().is_none() {
+            let new = UdpSocket::bind("127.0.0.1:0")?;
+            new.connect(new.local_addr()?)?;
+            let _ = socket.set(new);
+        }
+        let socket = socket.get().context("no socket")?;
+        socket.send(b"datagram")?;
+        socket.recv(&mut [0; 16])?;
+        Ok(())
     })
 }
 
@@ -187,25 +221,40 @@ impl Subject {
         let (ftrace_not, not_traced) = maker.with_ftrace(Some(self.nothing.1))?;
         let after = maker.take()?;
         maker.child.kill()?;
-        let made = TRIES * self.rounds * self.events;
+        let rounds = TRIES * self.rounds;
+        let of = |told: usize| self.events.map_or(told, |events| events * rounds);
+        let (made, traced_made) = (of(told), of(traced));
         ensure!(told == made, "{told} events in the stream, {made} made");
-        ensure!(traced == made, "{traced} events in ftrace, {made} made");
+        ensure!(
+            traced == traced_made,
+            "{traced} events in ftrace, {made} made"
+        );
         ensure!(
             (not_told, not_traced) == (0, 0),
             "filters let through {not_told} and {not_traced} events"
         );
-        let cost = |time: f64| (time - nobody) / (self.rounds * self.events) as f64;
+        // Of each event, or of each that would have been.
+        let each = |time: f64, made: usize| (time - nobody) / (made as f64 / TRIES as f64);
+        let (cost, traced_cost) = (|time| each(time, made), |time| each(time, traced_made));
         println!(
             "  {:<12} recorded: ravel {:.0}, ftrace {:.0} (ratio {:.2}); rejected by a filter: ravel {:.0}, \
              ftrace {:.0}; once the stream is gone: {:.0}",
             self.what,
             cost(ravel),
-            cost(ftrace),
-            cost(ravel) / cost(ftrace),
+            traced_cost(ftrace),
+            cost(ravel) / traced_cost(ftrace),
             cost(ravel_not),
-            cost(ftrace_not),
+            traced_cost(ftrace_not),
             cost(after),
         );
+        if self.events.is_none() {
+            println!(
+                "               a round ({:.0} instructions) has {:.2} events of ravel's, {:.2} of ftrace's",
+                nobody / self.rounds as f64,
+                told as f64 / rounds as f64,
+                traced as f64 / rounds as f64,
+            );
+        }
         Ok(())
     }
 }
