@@ -55,7 +55,8 @@ struct sock;
 #define RAVEL_HOOK_PACKET_TRANSPORT 19
 #define RAVEL_HOOK_PACKET_OUTPUT 20
 #define RAVEL_HOOK_PACKET_FREE 21
-#define RAVEL_HOOKS 22
+#define RAVEL_HOOK_PACKET_FREE_STOLEN 22
+#define RAVEL_HOOKS 23
 
 /* Where a packet is, in the order in which one that goes over the loopback device comes by. */
 #define RAVEL_POINT_OUTPUT 0
@@ -71,7 +72,7 @@ struct sock;
 #define RAVEL_POINT_FREE 10
 
 /* How many functions a stream can hang on: all that there are. */
-#define RAVEL_FUNCTIONS 16
+#define RAVEL_FUNCTIONS 20
 
 /* How many parents an event names. */
 #define RAVEL_EVENT_LINE 8
@@ -229,6 +230,12 @@ int ravel_functions_add(struct ravel_functions *functions, const char *name, u32
 int ravel_functions_register(struct ravel_functions *functions);
 void ravel_functions_free(struct ravel_functions *functions);
 
+/*
+ * Whether skb_release_head_state() is part of those that call it in this kernel, as a compiler may choose: then it is
+ * not reached as a function. An errno where that cannot be tried.
+ */
+int ravel_free_is_inlined(void);
+
 /* Marks the processes that descend from `root`'s now, by their pids. */
 void ravel_mark_descendants(struct pid *root, unsigned long *pids, u32 bits);
 
@@ -256,6 +263,12 @@ typedef void ravel_enter_fn(void *sink, struct ftrace_regs *regs);
 extern ravel_enter_fn *const ravel_net_enters[RAVEL_HOOKS];
 extern ravel_enter_fn *const ravel_packet_enters[RAVEL_HOOKS];
 
+/* A sink begins with it. */
+static inline const struct ravel_net_filter *ravel_sink_net_filter(const void *sink)
+{
+	return sink;
+}
+
 struct ravel_waker *ravel_waker_new(void);
 void ravel_waker_free(struct ravel_waker *waker);
 void ravel_waker_from_anywhere(struct ravel_waker *waker);
@@ -266,7 +279,6 @@ void ravel_waker_wait(struct ravel_waker *waker, struct file *file, struct poll_
 /* Rust's. Interrupts are off in ravel_sink_push(). */
 bool ravel_sink_wants(const void *sink, u32 kind, u32 pid);
 bool ravel_sink_forked(const void *sink, u32 parent, u32 child);
-const struct ravel_net_filter *ravel_sink_net_filter(const void *sink);
 void ravel_sink_push(const void *sink, u32 cpu, struct ravel_event *event);
 void ravel_sink_missed(const void *sink);
 

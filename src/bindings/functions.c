@@ -9,6 +9,7 @@
 #include <linux/err.h>
 #include <linux/ftrace.h>
 #include <linux/kprobes.h>
+#include <linux/skbuff.h>
 #include <linux/slab.h>
 
 #include "events.h"
@@ -66,6 +67,63 @@ int ravel_function_find(const char *name)
 	unsigned long at;
 
 	return locate(name, &at);
+}
+
+/* The freeing of one sk_buff, of ours. */
+struct trial {
+	struct ftrace_ops ops;
+	const struct sk_buff *skb;
+	bool seen;
+};
+
+static void notrace seen(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *regs)
+{
+	struct trial *trial = container_of(ops, struct trial, ops);
+
+	if ((const void *)ftrace_regs_get_argument(regs, 0) == trial->skb)
+		WRITE_ONCE(trial->seen, true);
+}
+
+static int try_to_free(struct trial *trial, struct sk_buff *skb)
+{
+	unsigned long at;
+	int err;
+
+	trial->skb = skb;
+	trial->ops.func = seen;
+	trial->ops.flags = FTRACE_OPS_FL_SAVE_ARGS;
+	err = locate("skb_release_head_state", &at) ?:
+	      plain(ftrace_set_filter_ip(&trial->ops, at, 0, 0) ?: register_ftrace_function(&trial->ops));
+	consume_skb(skb);
+	if (!err)
+		unregister_ftrace_function(&trial->ops);
+	ftrace_free_filter(&trial->ops);
+	return err;
+}
+
+int ravel_free_is_inlined(void)
+{
+	/* It stays as it is until the next kernel. */
+	static int known = -1;
+	struct trial *trial;
+	struct sk_buff *skb;
+	int err = -ENOMEM;
+
+	if (READ_ONCE(known) >= 0)
+		return known;
+	trial = kzalloc(sizeof(*trial), GFP_KERNEL | __GFP_NOWARN);
+	skb = alloc_skb(1, GFP_KERNEL | __GFP_NOWARN);
+	if (trial && skb) {
+		err = try_to_free(trial, skb);
+		skb = NULL;
+		if (!err) {
+			err = !trial->seen;
+			WRITE_ONCE(known, err);
+		}
+	}
+	kfree_skb(skb);
+	kfree(trial);
+	return err;
 }
 
 struct ravel_functions *ravel_functions_new(void *sink)

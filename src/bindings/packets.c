@@ -259,7 +259,7 @@ static noinline void record(void *sink, const struct crossing *at, const struct 
 	ravel_event_push(sink, &event);
 }
 
-static void cross(void *sink, const struct crossing *at)
+static void look(void *sink, const struct crossing *at)
 {
 	const struct ravel_net_filter *filter = ravel_sink_net_filter(sink);
 	const struct sk_buff *skb = at->skb;
@@ -284,6 +284,47 @@ static void cross(void *sink, const struct crossing *at)
 	record(sink, &known, &ends, owner);
 }
 
+/* What most points know of a packet. */
+static noinline void cross(void *sink, const struct sk_buff *skb, u32 network, u8 point, const struct net_device *dev)
+{
+	look(sink, &(struct crossing) { .skb = skb, .network = network, .point = point, .dev = dev });
+}
+
+/*
+ * Whether a filter is sure to let nothing pass that has this header: most packets are nobody's who watches, and this
+ * is what they cost. The offset may be none, and behind it anything, of which no ends are found later on.
+ */
+static __always_inline bool is_rejected(const void *sink, const struct sk_buff *skb, u32 network,
+					const struct sock *rx_sk)
+{
+	const struct ravel_net_filter *filter = ravel_sink_net_filter(sink);
+	const u8 *end = skb_tail_pointer(skb), *at = skb->head + network;
+	const struct iphdr *ip = (const struct iphdr *)at;
+	const struct sock *sk = filter->sock;
+	u16 port = filter->port;
+
+	if (skb->protocol != htons(ETH_P_IP) || at + sizeof(*ip) > end)
+		return false;
+	if (filter->protocol && ip->protocol != filter->protocol)
+		return true;
+	if (filter->has_address) {
+		__be32 address = get_unaligned((const __be32 *)(filter->address + 12));
+
+		if (ip->saddr != address && ip->daddr != address)
+			return true;
+	}
+	if (!port) {
+		if (!sk || skb->sk == sk || rx_sk == sk)
+			return false;
+		port = READ_ONCE(sk->sk_num);
+	}
+	at += ip->ihl * 4;
+	if (at + 4 > end)
+		return false;
+	return get_unaligned((const __be16 *)at) != htons(port) &&
+	       get_unaligned((const __be16 *)(at + 2)) != htons(port);
+}
+
 /* On its way in, data begins with the network header, and network_header may be that of somewhere else. */
 static u32 at_data(const struct sk_buff *skb)
 {
@@ -301,68 +342,86 @@ static bool was_on_its_way(const struct sk_buff *skb)
 
 static void probe_gro(void *sink, const struct sk_buff *skb)
 {
-	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_GRO, .dev = skb->dev, .network = at_data(skb),
-	});
+	u32 network = at_data(skb);
+
+	if (!is_rejected(sink, skb, network, NULL))
+		cross(sink, skb, network, RAVEL_POINT_GRO, skb->dev);
 }
 
 static void probe_receive(void *sink, struct sk_buff *skb)
 {
-	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_RECEIVE, .dev = skb->dev, .network = at_data(skb),
+	u32 network = at_data(skb);
+
+	if (!is_rejected(sink, skb, network, NULL))
+		cross(sink, skb, network, RAVEL_POINT_RECEIVE, skb->dev);
+}
+
+static noinline void copied(void *sink, const struct sk_buff *skb, int len)
+{
+	look(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_COPY, .copied = len, .network = skb->network_header,
 	});
 }
 
 static void probe_copy(void *sink, const struct sk_buff *skb, int len)
 {
-	if (!was_on_its_way(skb))
-		return;
-	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_COPY, .copied = len, .network = skb->network_header,
-	});
+	if (was_on_its_way(skb) && !is_rejected(sink, skb, skb->network_header, NULL))
+		copied(sink, skb, len);
 }
 
 static void probe_queue(void *sink, struct sk_buff *skb)
 {
-	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_QUEUE, .dev = skb->dev, .network = skb->network_header,
-	});
+	u32 network = skb->network_header;
+
+	if (!is_rejected(sink, skb, network, NULL))
+		cross(sink, skb, network, RAVEL_POINT_QUEUE, skb->dev);
 }
 
 static void probe_transmit(void *sink, const struct sk_buff *skb, const struct net_device *dev)
 {
-	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_TRANSMIT, .dev = dev, .network = skb->network_header,
-	});
+	u32 network = skb->network_header;
+
+	if (!is_rejected(sink, skb, network, NULL))
+		cross(sink, skb, network, RAVEL_POINT_TRANSMIT, dev);
 }
 
-static void probe_consume(void *sink, struct sk_buff *skb, void *location)
+static noinline void consumed(void *sink, const struct sk_buff *skb, void *location)
 {
-	if (!was_on_its_way(skb))
-		return;
-	cross(sink, &(struct crossing) {
+	look(sink, &(struct crossing) {
 		.skb = skb, .point = RAVEL_POINT_CONSUME, .location = (unsigned long)location,
 		.network = skb->network_header,
 	});
 }
 
-/* `rx_sk` may have been let go of by now. */
-static void probe_drop(void *sink, struct sk_buff *skb, void *location, enum skb_drop_reason reason,
-		       const struct sock *rx_sk)
+static void probe_consume(void *sink, struct sk_buff *skb, void *location)
 {
-	if (!was_on_its_way(skb))
-		return;
-	cross(sink, &(struct crossing) {
+	if (was_on_its_way(skb) && !is_rejected(sink, skb, skb->network_header, NULL))
+		consumed(sink, skb, location);
+}
+
+/* `rx_sk` may have been let go of by now. */
+static noinline void dropped(void *sink, const struct sk_buff *skb, void *location, enum skb_drop_reason reason,
+			     const struct sock *rx_sk)
+{
+	look(sink, &(struct crossing) {
 		.skb = skb, .point = RAVEL_POINT_DROP, .location = (unsigned long)location, .reason = reason,
 		.rx_sk = rx_sk, .network = skb->network_header,
 	});
 }
 
+static void probe_drop(void *sink, struct sk_buff *skb, void *location, enum skb_drop_reason reason,
+		       const struct sock *rx_sk)
+{
+	if (was_on_its_way(skb) && !is_rejected(sink, skb, skb->network_header, rx_sk))
+		dropped(sink, skb, location, reason, rx_sk);
+}
+
 static void cross_ip(void *sink, const struct sk_buff *skb)
 {
-	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_IP, .dev = skb->dev, .network = skb->network_header,
-	});
+	u32 network = skb->network_header;
+
+	if (!is_rejected(sink, skb, network, NULL))
+		cross(sink, skb, network, RAVEL_POINT_IP, skb->dev);
 }
 
 /* ip_rcv(struct sk_buff *, ...), and IPv6's. */
@@ -386,37 +445,46 @@ static void enter_transport(void *sink, struct ftrace_regs *regs)
 {
 	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 0);
 
-	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_TRANSPORT, .dev = skb->dev, .network = skb->network_header,
-	});
+	if (!is_rejected(sink, skb, skb->network_header, NULL))
+		cross(sink, skb, skb->network_header, RAVEL_POINT_TRANSPORT, skb->dev);
 }
 
 /* ip_output(struct net *, struct sock *, struct sk_buff *), that of multicast, and IPv6's. The device is that of the route. */
-static void enter_output(void *sink, struct ftrace_regs *regs)
+static noinline void put_out(void *sink, const struct sk_buff *skb, const struct net *net)
 {
-	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 2);
-
 	rcu_read_lock();
-	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_OUTPUT, .net = (void *)ftrace_regs_get_argument(regs, 0),
+	look(sink, &(struct crossing) {
+		.skb = skb, .point = RAVEL_POINT_OUTPUT, .net = net,
 		.dev = skb_dst(skb) ? READ_ONCE(skb_dst(skb)->dev) : NULL, .network = skb->network_header,
 	});
 	rcu_read_unlock();
 }
 
+static void enter_output(void *sink, struct ftrace_regs *regs)
+{
+	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 2);
+
+	if (!is_rejected(sink, skb, skb->network_header, NULL))
+		put_out(sink, skb, (void *)ftrace_regs_get_argument(regs, 0));
+}
+
 /*
- * skb_release_head_state(struct sk_buff *): nearly all that end come by here, and hardly any other; EVENTS.md names
- * the rest. What is attached to the sk_buff is still there.
+ * skb_release_head_state(struct sk_buff *), or skb_release_all() and __kfree_skb(), which it may be part of: nearly all
+ * that end come by here, and hardly any other; EVENTS.md names the rest. What is attached to the sk_buff is still there.
  */
 static void enter_free(void *sink, struct ftrace_regs *regs)
 {
 	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 0);
 
-	if (!was_on_its_way(skb))
-		return;
-	cross(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_FREE, .network = skb->network_header,
-	});
+	if (was_on_its_way(skb) && !is_rejected(sink, skb, skb->network_header, NULL))
+		cross(sink, skb, skb->network_header, RAVEL_POINT_FREE, NULL);
+}
+
+/* kfree_skb_partial(struct sk_buff *, bool): where another has its buffer by now, this frees it by itself. */
+static void enter_free_stolen(void *sink, struct ftrace_regs *regs)
+{
+	if ((bool)ftrace_regs_get_argument(regs, 1))
+		enter_free(sink, regs);
 }
 
 /* The prototypes are the tracepoints' own, and those of the functions. */
@@ -443,6 +511,8 @@ static void __maybe_unused check_prototypes(void)
 	static_assert(__same_type(ip_mc_output, ip_output));
 	static_assert(__same_type(ip6_output, ip_output));
 	static_assert(__same_type(skb_release_head_state, void (struct sk_buff *)));
+	static_assert(__same_type(__kfree_skb, void (struct sk_buff *)));
+	static_assert(__same_type(kfree_skb_partial, void (struct sk_buff *, bool)));
 }
 
 void *const ravel_packet_probes[RAVEL_TRACEPOINTS] = {
@@ -461,4 +531,5 @@ ravel_enter_fn *const ravel_packet_enters[RAVEL_HOOKS] = {
 	[RAVEL_HOOK_PACKET_TRANSPORT] = enter_transport,
 	[RAVEL_HOOK_PACKET_OUTPUT] = enter_output,
 	[RAVEL_HOOK_PACKET_FREE] = enter_free,
+	[RAVEL_HOOK_PACKET_FREE_STOLEN] = enter_free_stolen,
 };

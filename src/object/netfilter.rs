@@ -38,6 +38,7 @@ impl Wanted {
 /// # Invariants
 ///
 /// References to `sock` and to `cgroup` are owned, unless they are null.
+#[repr(transparent)]
 pub(crate) struct NetFilter {
     raw: bindings::ravel_net_filter,
 }
@@ -87,10 +88,6 @@ impl NetFilter {
         }
         // SAFETY: By the type's invariant.
         unsafe { bindings::ravel_cgroup_id(self.raw.cgroup) }
-    }
-
-    pub(super) fn raw(&self) -> *const bindings::ravel_net_filter {
-        &raw const self.raw
     }
 }
 

@@ -304,16 +304,21 @@ impl Pids {
 }
 
 /// Where probes put events: the rings, and who wakes their reader.
+#[repr(C)]
 pub(crate) struct Sink {
+    /// At the beginning, where probes look for it.
+    net: NetFilter,
     /// The kinds that are asked for, as bits.
     kinds: u32,
     filter: Filter,
-    net: NetFilter,
     rings: KVec<Ring>,
     waker: Waker,
     /// Events that happened where none can be taken in.
     missed: Atomic<u64>,
 }
+
+// As ravel_sink_net_filter() has it.
+const _: () = assert!(core::mem::offset_of!(Sink, net) == 0);
 
 impl Sink {
     /// Rings of `size` events for each CPU that there can be.
@@ -511,17 +516,6 @@ unsafe extern "C" fn ravel_sink_wants(sink: *const c_void, kind: u32, pid: u32) 
 unsafe extern "C" fn ravel_sink_forked(sink: *const c_void, parent: u32, child: u32) -> bool {
     // SAFETY: As above.
     unsafe { &*sink.cast::<Sink>() }.forked(parent, child)
-}
-
-/// # Safety
-///
-/// `sink` is a [`Sink`] that a probe was registered with.
-#[no_mangle]
-unsafe extern "C" fn ravel_sink_net_filter(
-    sink: *const c_void,
-) -> *const bindings::ravel_net_filter {
-    // SAFETY: As above.
-    unsafe { &*sink.cast::<Sink>() }.net.raw()
 }
 
 /// # Safety

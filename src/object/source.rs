@@ -82,6 +82,25 @@ impl Hook {
     }
 }
 
+/// Which functions skb_release_head_state() is part of, where a compiler has put it into its callers.
+const FREE_CALLERS: [Hook; 3] = [
+    hook(bindings::RAVEL_HOOK_PACKET_FREE, c"skb_release_all"),
+    hook(bindings::RAVEL_HOOK_PACKET_FREE, c"__kfree_skb"),
+    hook(
+        bindings::RAVEL_HOOK_PACKET_FREE_STOLEN,
+        c"kfree_skb_partial",
+    ),
+];
+
+/// Whether it has.
+fn free_is_inlined() -> Result<bool> {
+    // SAFETY: May be called by any process; may sleep.
+    match unsafe { bindings::ravel_free_is_inlined() } {
+        err if err < 0 => Err(Error::from_errno(err)),
+        inlined => Ok(inlined != 0),
+    }
+}
+
 impl Source {
     /// All of them.
     pub(crate) const ALL: [Self; bindings::RAVEL_EVENT_KINDS as usize] = [
@@ -279,7 +298,9 @@ impl Probes {
             // Forks tell what becomes of process numbers.
             let filters = source == Source::Fork && !matches!(all.sink.filter(), Filter::All);
             if all.sink.has_kind(source.kind()) || filters {
-                for hook in source.hooks() {
+                let more = source == Source::Packet && free_is_inlined()?;
+                let more = if more { &FREE_CALLERS[..] } else { &[] };
+                for hook in [source.hooks(), more].into_iter().flatten() {
                     if !hook.is_function() {
                         all.add(hook)?;
                         continue;
