@@ -508,7 +508,7 @@ fn every_report_is_whole_or_marked_as_cut() -> Result<()> {
     say(format_args!(
         "{told} crossings of packets told, {lost} lost and counted"
     ));
-    check!(told > 1000, "hardly a crossing of a packet was told");
+    check!(told > seconds, "hardly a crossing of a packet was told");
     let seen = seen
         .into_inner()
         .map_err(|_| anyhow!("a reader panicked"))?;
