@@ -26,14 +26,18 @@ module! {
 
 struct Ravel {
     _interface: interface::Interface,
+    // Behind that which makes streams, and so dropped after it.
+    _ftrace: object::source::Ftrace,
 }
 
 impl kernel::Module for Ravel {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         object::layout::check()?;
         object::id::init();
+        let ftrace = object::source::Ftrace;
         Ok(Self {
             _interface: interface::Interface::new()?,
+            _ftrace: ftrace,
         })
     }
 }

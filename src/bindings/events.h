@@ -71,7 +71,7 @@ struct sock;
 #define RAVEL_POINT_DROP 9
 #define RAVEL_POINT_FREE 10
 
-/* How many functions a stream can hang on: all that there are. */
+/* How many functions can be watched: all that there are. */
 #define RAVEL_FUNCTIONS 20
 
 /* How many parents an event names. */
@@ -210,8 +210,6 @@ struct ravel_net_filter {
 	bool has_address;
 };
 
-struct ravel_functions;
-
 /* A tracepoint of the kernel by its name; NULL if this kernel has none. May sleep. */
 void *ravel_tracepoint(const char *name);
 
@@ -220,15 +218,20 @@ int ravel_probe_register(void *tracepoint, u32 hook, void *sink);
 void ravel_probe_unregister(void *tracepoint, u32 hook, void *sink);
 void ravel_probe_synchronize(void);
 
+/* A function by its name, and the hook that it is. */
+struct ravel_function {
+	const char *name;	/* stays */
+	u32 hook;
+};
+
 /*
- * The same for functions, of which there may be RAVEL_FUNCTIONS: added first, then registered all at once.
- * -EOPNOTSUPP where one cannot be probed. To free them waits until no probe of theirs runs.
+ * The same for functions, of which there may be RAVEL_FUNCTIONS, of all sinks together. How many of them cannot be
+ * probed; and -EOPNOTSUPP where one cannot. When a sink's are unregistered, none of its probes runs any more.
  */
-int ravel_function_find(const char *name);
-struct ravel_functions *ravel_functions_new(void *sink);
-int ravel_functions_add(struct ravel_functions *functions, const char *name, u32 hook);
-int ravel_functions_register(struct ravel_functions *functions);
-void ravel_functions_free(struct ravel_functions *functions);
+int ravel_functions_missing(const struct ravel_function *functions, u32 count);
+int ravel_functions_register(void *sink, const struct ravel_function *functions, u32 count);
+void ravel_functions_unregister(void *sink);
+void ravel_functions_exit(void);
 
 /*
  * Whether skb_release_head_state() is part of those that call it in this kernel, as a compiler may choose: then it is

@@ -4,169 +4,290 @@
  * Probes of functions, where the kernel has no tracepoint. They are called by ftrace, at a function's first
  * instruction, and not as kprobes: the kernel passes over a kprobe on a CPU that runs another just then, and an
  * interrupt that receives a packet amid one that is sent is nothing rare. A call costs less, too.
+ *
+ * All streams share one caller of ftrace's, which stays registered from the first that needs it to the module's end. To
+ * unregister it waits, with a lock held that all of ftrace needs, until each task has slept or left the kernel; to
+ * change which functions it is called for does not. While nobody watches, that is a function of ravel's own, which
+ * nobody calls.
  */
 
+#include <linux/bitops.h>
 #include <linux/err.h>
 #include <linux/ftrace.h>
 #include <linux/kprobes.h>
+#include <linux/mutex.h>
+#include <linux/preempt.h>
+#include <linux/rcupdate.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 
 #include "events.h"
 
-/* What one sink is told of. */
-struct ravel_functions {
-	struct ftrace_ops ops;
-	void *sink;
-	u32 count;
-	bool registered;
-	unsigned long at[RAVEL_FUNCTIONS];
-	ravel_enter_fn *enter[RAVEL_FUNCTIONS];
+/* A function. Once it has a place here, it keeps it. */
+struct target {
+	const char *name;
+	unsigned long ip;
+	ravel_enter_fn *enter;
+	unsigned long listeners;	/* who is told of it, as bits */
 };
+
+struct listener {
+	void *sink;			/* NULL: there is none */
+	ravel_enter_fn *enter;		/* NULL: that of the function */
+};
+
+/* Guards all that follows against changes; probes only read. */
+static DEFINE_MUTEX(lock);
+static struct target targets[RAVEL_FUNCTIONS];
+static struct listener listeners[BITS_PER_LONG];
+static bool registered;
 
 /* Any context; no function that is called from here has a probe of ravel's. */
 static void notrace entered(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *regs)
 {
-	const struct ravel_functions *functions = container_of(ops, struct ravel_functions, ops);
-	u32 i;
+	const struct target *target;
+	unsigned long told;
 
-	for (i = 0; i < functions->count; i++) {
-		if (functions->at[i] == ip) {
-			functions->enter[i](functions->sink, regs);
-			return;
+	/* For who takes a listener away, and waits for RCU. */
+	preempt_disable_notrace();
+	for (target = targets; target < targets + RAVEL_FUNCTIONS; target++) {
+		if (READ_ONCE(target->ip) != ip)
+			continue;
+		/* Pairs with that in tell(). */
+		told = smp_load_acquire(&target->listeners);
+		while (told) {
+			const struct listener *listener = &listeners[__ffs(told)];
+
+			(listener->enter ?: target->enter)(listener->sink, regs);
+			told &= told - 1;
 		}
+		break;
 	}
+	preempt_enable_notrace();
 }
 
-/* There may be many reasons for which a function cannot be probed. */
-static int plain(int err)
+static struct ftrace_ops ops = { .func = entered, .flags = FTRACE_OPS_FL_SAVE_ARGS };
+
+/* What is watched while nothing is. */
+static noinline __used void ravel_nobody_watches(void)
 {
-	return !err || err == -ENOMEM ? err : -EOPNOTSUPP;
+	barrier();
 }
 
 /*
- * Where a function's first instruction is. Kprobes know functions by their names, and which of them may be probed; one
- * that is registered, but never armed, changes nothing in the kernel's text.
+ * Where the functions' first instructions are; 0: this kernel has no such function, or does not let it be probed.
+ * Kprobes know functions by their names, and which may be probed; one that is registered, but never armed, changes
+ * nothing in the kernel's text.
  */
-static int locate(const char *name, unsigned long *at)
+static int locate(const struct ravel_function *functions, u32 count, unsigned long *ips)
 {
-	struct kprobe probe = { .symbol_name = name, .flags = KPROBE_FLAG_DISABLED };
-	int err = register_kprobe(&probe);
+	struct search {
+		struct kprobe *found[RAVEL_FUNCTIONS];
+		struct kprobe probes[RAVEL_FUNCTIONS];
+	} *search;
+	u32 i, found = 0;
+	int err = 0;
 
+	if (count > RAVEL_FUNCTIONS)
+		return -ENOSPC;
+	search = kzalloc(sizeof(*search), GFP_KERNEL | __GFP_NOWARN);
+	if (!search)
+		return -ENOMEM;
+	for (i = 0; i < count && err != -ENOMEM; i++) {
+		struct kprobe *probe = &search->probes[i];
+
+		probe->symbol_name = functions[i].name;
+		probe->flags = KPROBE_FLAG_DISABLED;
+		err = register_kprobe(probe);
+		if (!err)
+			search->found[found++] = probe;
+		ips[i] = !err && kprobe_ftrace(probe) ? (unsigned long)probe->addr : 0;
+	}
+	/* All at once: it waits for RCU. */
+	unregister_kprobes(search->found, found);
+	kfree(search);
+	return err == -ENOMEM ? err : 0;
+}
+
+int ravel_functions_missing(const struct ravel_function *functions, u32 count)
+{
+	unsigned long ips[RAVEL_FUNCTIONS];
+	int missing = 0, err;
+	u32 i;
+
+	if (!count)
+		return 0;
+	err = locate(functions, count, ips);
 	if (err)
-		return plain(err);
-	*at = (unsigned long)probe.addr;
-	if (!kprobe_ftrace(&probe))
-		err = -EOPNOTSUPP;
-	unregister_kprobe(&probe);
+		return err;
+	for (i = 0; i < count; i++)
+		missing += !ips[i];
+	return missing;
+}
+
+/* Has ftrace call for those functions that somebody is told of, and for no other. */
+static int watch(void)
+{
+	unsigned long ips[RAVEL_FUNCTIONS];
+	u32 i, count = 0;
+	int err;
+
+	for (i = 0; i < RAVEL_FUNCTIONS; i++) {
+		if (targets[i].listeners)
+			ips[count++] = targets[i].ip;
+	}
+	if (!count && !registered)
+		return 0;
+	/* None would be all that there are. */
+	if (!count)
+		ips[count++] = (unsigned long)ravel_nobody_watches;
+	err = ftrace_set_filter_ips(&ops, ips, count, 0, 1);
+	if (!err && !registered) {
+		err = register_ftrace_function(&ops);
+		registered = !err;
+	}
 	return err;
 }
 
-int ravel_function_find(const char *name)
+static void stop(void)
 {
-	unsigned long at;
+	if (registered)
+		unregister_ftrace_function(&ops);
+	registered = false;
+}
 
-	return locate(name, &at);
+static struct target *target_of(const char *name)
+{
+	struct target *target;
+
+	for (target = targets; target < targets + RAVEL_FUNCTIONS; target++) {
+		if (!target->name || !strcmp(target->name, name))
+			return target;
+	}
+	return NULL;
+}
+
+static int tell(u32 number, const struct ravel_function *function, unsigned long ip)
+{
+	struct target *target = target_of(function->name);
+
+	if (!target)
+		return -ENOSPC;
+	if (!target->name) {
+		target->name = function->name;
+		target->enter = ravel_net_enters[function->hook] ?: ravel_packet_enters[function->hook];
+	}
+	WRITE_ONCE(target->ip, ip);
+	/* The listener is there before anybody finds it. */
+	smp_store_release(&target->listeners, target->listeners | BIT(number));
+	return 0;
+}
+
+static void silence(u32 number)
+{
+	bool is_watched = false;
+	u32 i;
+
+	for (i = 0; i < RAVEL_FUNCTIONS; i++) {
+		WRITE_ONCE(targets[i].listeners, targets[i].listeners & ~BIT(number));
+		is_watched |= targets[i].listeners;
+	}
+	/* It takes memory. Without any, functions that nobody is told of are watched for as long as others are. */
+	if (watch() && !is_watched)
+		stop();
+	/* Whoever has found it is done. */
+	synchronize_rcu();
+	listeners[number] = (struct listener) {};
+}
+
+static int find_listener(const void *sink)
+{
+	u32 i;
+
+	for (i = 0; i < BITS_PER_LONG; i++) {
+		if (listeners[i].sink == sink)
+			return i;
+	}
+	return -ENOSPC;
+}
+
+static int listen(void *sink, ravel_enter_fn *enter, const struct ravel_function *functions, u32 count)
+{
+	unsigned long ips[RAVEL_FUNCTIONS];
+	int number, err;
+	u32 i;
+
+	err = locate(functions, count, ips);
+	if (err)
+		return err;
+	guard(mutex)(&lock);
+	number = find_listener(NULL);
+	if (number < 0)
+		return number;
+	listeners[number] = (struct listener) { .sink = sink, .enter = enter };
+	for (i = 0; i < count && !err; i++)
+		err = ips[i] ? tell(number, &functions[i], ips[i]) : -EOPNOTSUPP;
+	err = err ?: watch();
+	if (err)
+		silence(number);
+	/* There may be many reasons for which ftrace does not call. */
+	return !err || err == -ENOMEM ? err : -EOPNOTSUPP;
+}
+
+int ravel_functions_register(void *sink, const struct ravel_function *functions, u32 count)
+{
+	return listen(sink, NULL, functions, count);
+}
+
+void ravel_functions_unregister(void *sink)
+{
+	guard(mutex)(&lock);
+	silence(find_listener(sink));
+}
+
+/* Nobody listens any more: else those functions would be watched again with the next who does. */
+void ravel_functions_exit(void)
+{
+	guard(mutex)(&lock);
+	stop();
+	ftrace_free_filter(&ops);
 }
 
 /* The freeing of one sk_buff, of ours. */
 struct trial {
-	struct ftrace_ops ops;
 	const struct sk_buff *skb;
 	bool seen;
 };
 
-static void notrace seen(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *regs)
+static void enter_trial(void *sink, struct ftrace_regs *regs)
 {
-	struct trial *trial = container_of(ops, struct trial, ops);
+	struct trial *trial = sink;
 
 	if ((const void *)ftrace_regs_get_argument(regs, 0) == trial->skb)
 		WRITE_ONCE(trial->seen, true);
 }
 
-static int try_to_free(struct trial *trial, struct sk_buff *skb)
-{
-	unsigned long at;
-	int err;
-
-	trial->skb = skb;
-	trial->ops.func = seen;
-	trial->ops.flags = FTRACE_OPS_FL_SAVE_ARGS;
-	err = locate("skb_release_head_state", &at) ?:
-	      plain(ftrace_set_filter_ip(&trial->ops, at, 0, 0) ?: register_ftrace_function(&trial->ops));
-	consume_skb(skb);
-	if (!err)
-		unregister_ftrace_function(&trial->ops);
-	ftrace_free_filter(&trial->ops);
-	return err;
-}
-
 int ravel_free_is_inlined(void)
 {
+	static const struct ravel_function free = { .name = "skb_release_head_state", .hook = RAVEL_HOOK_PACKET_FREE };
 	/* It stays as it is until the next kernel. */
 	static int known = -1;
-	struct trial *trial;
+	struct trial trial = {};
 	struct sk_buff *skb;
-	int err = -ENOMEM;
+	int err;
 
 	if (READ_ONCE(known) >= 0)
 		return known;
-	trial = kzalloc(sizeof(*trial), GFP_KERNEL | __GFP_NOWARN);
 	skb = alloc_skb(1, GFP_KERNEL | __GFP_NOWARN);
-	if (trial && skb) {
-		err = try_to_free(trial, skb);
-		skb = NULL;
-		if (!err) {
-			err = !trial->seen;
-			WRITE_ONCE(known, err);
-		}
-	}
-	kfree_skb(skb);
-	kfree(trial);
-	return err;
-}
-
-struct ravel_functions *ravel_functions_new(void *sink)
-{
-	struct ravel_functions *functions = kzalloc(sizeof(*functions), GFP_KERNEL | __GFP_NOWARN);
-
-	if (functions) {
-		functions->sink = sink;
-		functions->ops.func = entered;
-		functions->ops.flags = FTRACE_OPS_FL_SAVE_ARGS;
-	}
-	return functions;
-}
-
-int ravel_functions_add(struct ravel_functions *functions, const char *name, u32 hook)
-{
-	u32 i = functions->count;
-	int err;
-
-	if (i == RAVEL_FUNCTIONS)
-		return -ENOSPC;
-	err = locate(name, &functions->at[i]) ?:
-	      plain(ftrace_set_filter_ip(&functions->ops, functions->at[i], 0, 0));
+	if (!skb)
+		return -ENOMEM;
+	trial.skb = skb;
+	err = listen(&trial, enter_trial, &free, 1);
+	consume_skb(skb);
 	if (err)
 		return err;
-	functions->enter[i] = ravel_net_enters[hook] ?: ravel_packet_enters[hook];
-	functions->count++;
-	return 0;
-}
-
-int ravel_functions_register(struct ravel_functions *functions)
-{
-	int err = register_ftrace_function(&functions->ops);
-
-	functions->registered = !err;
-	return plain(err);
-}
-
-void ravel_functions_free(struct ravel_functions *functions)
-{
-	/* Waits for whoever runs the probes. */
-	if (functions->registered)
-		unregister_ftrace_function(&functions->ops);
-	ftrace_free_filter(&functions->ops);
-	kfree(functions);
+	ravel_functions_unregister(&trial);
+	WRITE_ONCE(known, !READ_ONCE(trial.seen));
+	return known;
 }

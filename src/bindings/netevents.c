@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 /*
- * Probes of the network. Those of tracepoints run in any context but an NMI, with whatever locks held; those of
- * functions in that of a process. None may sleep, lock or allocate. Whose event it is, is decided by the
+ * Probes of sockets, and of drops. Those of tracepoints run in any context but an NMI, with whatever locks held; those
+ * of functions in that of a process. None may sleep, lock or allocate. Whose event it is, is decided by the
  * socket: who runs just now has mostly nothing to do with it.
  */
 
@@ -389,6 +389,8 @@ u32 ravel_symbol(u64 address, char *name, u32 len)
 	char text[KSYM_SYMBOL_LEN];
 	char *end;
 
+	if (!address)
+		return 0;
 	sprint_symbol(text, address);
 	end = strchr(text, '/');
 	if (!end || !strncmp(text, "0x", 2))

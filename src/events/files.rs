@@ -127,10 +127,7 @@ fn sources() -> Result<Text> {
                 .filter(move |hook| hook.is_function() == functions);
             some.map(|hook| hook.name().to_bytes())
         };
-        let mut lacks = 0;
-        for hook in hooks.clone() {
-            lacks += u64::from(!hook.is_there()?);
-        }
+        let lacks = source.missing()?;
         missing += u64::from(lacks > 0);
         text.record("source")
             .word("name", source.name().as_bytes())

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::bindings;
 use core::{ffi::c_void, ptr::NonNull};
-use kernel::{error::to_result, prelude::*, str::CStrExt, sync::Arc};
+use kernel::{error::to_result, ffi, prelude::*, str::CStrExt, sync::Arc};
 
 /// Where events come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,24 +62,23 @@ impl Hook {
         self.id >= bindings::RAVEL_TRACEPOINTS
     }
 
-    /// Whether this kernel has it, and lets it be probed.
-    pub(crate) fn is_there(&self) -> Result<bool> {
-        if !self.is_function() {
-            return Ok(self.tracepoint().is_some());
-        }
-        // SAFETY: The name is a string.
-        let found = unsafe { bindings::ravel_function_find(self.name.as_char_ptr()) };
-        match to_result(found) {
-            Ok(()) => Ok(true),
-            Err(err) if err == EOPNOTSUPP => Ok(false),
-            Err(err) => Err(err),
-        }
-    }
-
     fn tracepoint(&self) -> Option<NonNull<c_void>> {
         // SAFETY: The name is a string. Found are tracepoints of the kernel proper, which stay.
         NonNull::new(unsafe { bindings::ravel_tracepoint(self.name.as_char_ptr()) })
     }
+}
+
+/// The functions among hooks, as C wants them.
+fn functions<'h>(hooks: impl Iterator<Item = &'h Hook>) -> Result<KVec<bindings::ravel_function>> {
+    let mut functions = KVec::new();
+    for hook in hooks.filter(|hook| hook.is_function()) {
+        let function = bindings::ravel_function {
+            name: hook.name.as_char_ptr(),
+            hook: hook.id,
+        };
+        functions.push(function, gfp())?;
+    }
+    Ok(functions)
 }
 
 /// Which functions skb_release_head_state() is part of, where a compiler has put it into its callers.
@@ -95,10 +94,12 @@ const FREE_CALLERS: [Hook; 3] = [
 /// Whether it has.
 fn free_is_inlined() -> Result<bool> {
     // SAFETY: May be called by any process; may sleep.
-    match unsafe { bindings::ravel_free_is_inlined() } {
-        err if err < 0 => Err(Error::from_errno(err)),
-        inlined => Ok(inlined != 0),
-    }
+    Ok(to_count(unsafe { bindings::ravel_free_is_inlined() })? != 0)
+}
+
+/// A number, or an errno.
+fn to_count(result: ffi::c_int) -> Result<u64> {
+    u64::try_from(result).map_err(|_| Error::from_errno(result))
 }
 
 impl Source {
@@ -196,6 +197,18 @@ impl Source {
         }
     }
 
+    /// How many of these this kernel lacks, or does not let be probed.
+    pub(crate) fn missing(self) -> Result<u64> {
+        let tracepoints = self.hooks().iter().filter(|hook| !hook.is_function());
+        let missing = tracepoints.filter(|hook| hook.tracepoint().is_none());
+        let functions = functions(self.hooks().iter())?;
+        // SAFETY: There are that many, and their names are strings.
+        let functions = unsafe {
+            bindings::ravel_functions_missing(functions.as_ptr(), functions.len() as u32)
+        };
+        Ok(missing.count() as u64 + to_count(functions)?)
+    }
+
     /// The kind of its events.
     pub(crate) fn kind(self) -> u32 {
         match self {
@@ -241,43 +254,42 @@ pub(crate) struct Probes {
 // SAFETY: Tracepoints are locked by the kernel, and probes may be unregistered from any thread.
 unsafe impl Send for Probes {}
 
-/// The functions that a sink is told of, from [`Self::register`] to the drop of this.
+/// A sink is told of functions until this is dropped.
 ///
 /// # Invariants
 ///
-/// It was made by `ravel_functions_new()`, with a sink that lives longer.
-struct Functions(NonNull<bindings::ravel_functions>);
-
-// SAFETY: ftrace locks, and its callers may be unregistered from any thread.
-unsafe impl Send for Functions {}
+/// The sink is registered.
+struct Functions(*mut c_void);
 
 impl Functions {
     /// # Safety
     ///
-    /// The sink lives until this is dropped.
-    unsafe fn new(sink: *mut c_void) -> Result<Self> {
-        // SAFETY: Only allocates.
-        let new = unsafe { bindings::ravel_functions_new(sink) };
-        // INVARIANT: Just made; the caller keeps the sink.
-        NonNull::new(new).map(Self).ok_or(ENOMEM)
-    }
-
-    fn add(&mut self, hook: &Hook) -> Result {
-        let name = hook.name.as_char_ptr();
-        // SAFETY: By the type's invariant; the name is a string, and the hook is that of such a function.
-        to_result(unsafe { bindings::ravel_functions_add(self.0.as_ptr(), name, hook.id) })
-    }
-
-    fn register(&mut self) -> Result {
-        // SAFETY: By the type's invariant.
-        to_result(unsafe { bindings::ravel_functions_register(self.0.as_ptr()) })
+    /// The sink lives until this is dropped. The functions' names are strings that stay, and each hook is that of such a
+    /// function.
+    unsafe fn register(sink: *mut c_void, functions: &[bindings::ravel_function]) -> Result<Self> {
+        // SAFETY: There are that many; the rest is the caller's promise.
+        to_result(unsafe {
+            bindings::ravel_functions_register(sink, functions.as_ptr(), functions.len() as u32)
+        })?;
+        // INVARIANT: Just registered.
+        Ok(Self(sink))
     }
 }
 
 impl Drop for Functions {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant; may sleep.
-        unsafe { bindings::ravel_functions_free(self.0.as_ptr()) };
+        unsafe { bindings::ravel_functions_unregister(self.0) };
+    }
+}
+
+/// What probes of functions leave behind until the module goes; dropped after all [`Probes`].
+pub(crate) struct Ftrace;
+
+impl Drop for Ftrace {
+    fn drop(&mut self) {
+        // SAFETY: May be called at any time; may sleep.
+        unsafe { bindings::ravel_functions_exit() };
     }
 }
 
@@ -292,38 +304,30 @@ impl Probes {
             _functions: None,
             sink,
         };
-        let raw = all.raw_sink();
-        let mut functions = None;
+        let mut hooks = KVec::new();
         for source in Source::ALL {
             // Forks tell what becomes of process numbers.
             let filters = source == Source::Fork && !matches!(all.sink.filter(), Filter::All);
             if all.sink.has_kind(source.kind()) || filters {
-                let more = source == Source::Packet && free_is_inlined()?;
-                let more = if more { &FREE_CALLERS[..] } else { &[] };
-                for hook in [source.hooks(), more].into_iter().flatten() {
-                    if !hook.is_function() {
-                        all.add(hook)?;
-                        continue;
-                    }
-                    if functions.is_none() {
-                        // SAFETY: `all` keeps the sink, and is dropped after this, or has it then.
-                        functions = Some(unsafe { Functions::new(raw) }?);
-                    }
-                    if let Some(functions) = &mut functions {
-                        functions.add(hook)?;
-                    }
-                }
+                hooks.extend_from_slice(source.hooks(), gfp())?;
             }
-            if let (true, Filter::Tree(pids), Some(root)) = (filters, all.sink.filter(), root) {
-                // Forks are watched by now, so who is made meanwhile is not missed.
-                pids.set(root.nr() as u32, true);
-                root.mark_descendants(pids);
+            if all.sink.has_kind(source.kind()) && source == Source::Packet && free_is_inlined()? {
+                hooks.extend_from_slice(&FREE_CALLERS, gfp())?;
             }
         }
-        if let Some(functions) = &mut functions {
-            functions.register()?;
+        for hook in hooks.iter().filter(|hook| !hook.is_function()) {
+            all.add(hook)?;
         }
-        all._functions = functions;
+        if let (Filter::Tree(pids), Some(root)) = (all.sink.filter(), root) {
+            // Forks are watched by now, so who is made meanwhile is not missed.
+            pids.set(root.nr() as u32, true);
+            root.mark_descendants(pids);
+        }
+        let functions = functions(hooks.iter())?;
+        if !functions.is_empty() {
+            // SAFETY: This has the sink, and drops what is registered before. Hooks have the names that are theirs.
+            all._functions = Some(unsafe { Functions::register(all.raw_sink(), &functions) }?);
+        }
         Ok(all)
     }
 

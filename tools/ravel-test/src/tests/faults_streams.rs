@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::events_leases::{filled, next};
 use super::faults::{Came, can_be_made, errno_of, prepare, with_fault};
+use super::packets_probes::probed;
 use crate::module::{self, DIR, read_file, write_errno, write_file};
 use crate::process::Child;
 use crate::stream::{Forker, Made, client};
@@ -122,22 +123,29 @@ fn each_allocation_of_removing_a_stream_fails_once() -> Result<()> {
     let mut forker = Forker::new(None)?;
     let other = Made::new("other", &format!("sources=fork tree={}", forker.pid()))?;
     let without = streams_text()?;
-    let create = format!("create goes sources=fork,exec,exit tree={}", forker.pid());
-    let came = Came::each(|nth| {
-        check_eq!(write_file("streams", create.as_bytes())?, 0, "create");
-        let with = streams_text()?;
-        let (errno, hit) = with_fault(nth, || write_file("streams", b"remove goes"))?;
-        let errno = errno_of(errno)?;
-        if errno != 0 {
-            check_eq!(errno, libc::ENOMEM, "errno");
-            check_eq!(streams_text()?, with, "streams after an error");
-            check_eq!(write_file("streams", b"remove goes")?, 0, "the next try");
-        }
-        check_eq!(streams_text()?, without, "streams");
-        check!(!is_there("goes"), "its folder is left");
-        Ok((errno, hit))
-    })?;
-    came.tell("remove")?;
+    let forks = format!("sources=fork,exec,exit tree={}", forker.pid());
+    for (what, terms) in [
+        ("tree", forks.as_str()),
+        ("packet", "sources=packet port=9"),
+    ] {
+        let create = format!("create goes {terms}");
+        let came = Came::each(|nth| {
+            check_eq!(write_file("streams", create.as_bytes())?, 0, "create");
+            let with = streams_text()?;
+            let (errno, hit) = with_fault(nth, || write_file("streams", b"remove goes"))?;
+            let errno = errno_of(errno)?;
+            if errno != 0 {
+                check_eq!(errno, libc::ENOMEM, "errno");
+                check_eq!(streams_text()?, with, "streams after an error");
+                check_eq!(write_file("streams", b"remove goes")?, 0, "the next try");
+            }
+            check_eq!(streams_text()?, without, "streams");
+            check!(!is_there("goes"), "its folder is left");
+            check!(probed()?.is_empty(), "its probes are left");
+            Ok((errno, hit))
+        })?;
+        came.tell(&format!("remove of {what}"))?;
+    }
     // The other stream's probes are as they were.
     let pids = forker.fork(3)?;
     check_eq!(

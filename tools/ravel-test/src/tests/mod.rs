@@ -40,6 +40,7 @@ mod netevents;
 mod netfilters;
 mod packets;
 mod packets_parts;
+mod packets_probes;
 mod page;
 mod peers;
 mod privilege;
@@ -114,6 +115,7 @@ pub const ALL: &[&[Test]] = &[
     netfilters::TESTS,
     packets::TESTS,
     packets_parts::TESTS,
+    packets_probes::TESTS,
     closings::TESTS,
     spool::TESTS,
     work::TESTS,

@@ -3,7 +3,6 @@
 //! headers demand, with captures, and with the kernel's own counts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -12,7 +11,6 @@ use anyhow::{Context, Result};
 use ravel_records::walks::{Crossing, Origin, Walks};
 use ravel_records::{Event, Id, Packet, Point};
 
-use super::events::PACKET_FUNCTIONS;
 use super::netevents::{Ftrace, inode};
 use super::packets_parts::{Veth, ip};
 use super::peers::{pair, wait_for};
@@ -31,7 +29,6 @@ tests!("packets":
     address_port_and_protocol_have_their_packets_and_no_others [60 s],
     sk_buffs_that_are_used_again_are_told_apart [120 s],
     flood_is_delivered_or_counted [120 s],
-    what_nobody_watches_has_no_probe [60 s],
 );
 
 /// Goes to a network namespace and a CPU where there is nobody else: what another CPU has made, the kernel may free much
@@ -639,32 +636,5 @@ fn flood_is_delivered_or_counted() -> Result<()> {
         last.iter().all(|(_, crossing)| crossing.certain),
         "uncertain: {last:?}"
     );
-    Ok(())
-}
-
-/// Which of the functions have a probe.
-pub(super) fn probed() -> Result<BTreeSet<String>> {
-    let text = fs::read_to_string("/sys/kernel/tracing/enabled_functions")?;
-    let names = text
-        .lines()
-        .filter_map(|line| line.split_whitespace().next());
-    let ours = names.filter(|name| PACKET_FUNCTIONS.contains(name));
-    Ok(ours.map(str::to_owned).collect())
-}
-
-fn what_nobody_watches_has_no_probe() -> Result<()> {
-    alone()?;
-    check_eq!(probed()?, BTreeSet::new(), "probes before");
-    let other = Made::new("other", "sources=drop,fork,close")?;
-    check_eq!(probed()?, BTreeSet::new(), "probes of other sources");
-    let stream = Made::new("watch", "sources=packet port=9")?;
-    let all = PACKET_FUNCTIONS
-        .iter()
-        .map(|name| (*name).to_owned())
-        .collect();
-    check_eq!(probed()?, all, "probes");
-    drop(stream);
-    check_eq!(probed()?, BTreeSet::new(), "probes after");
-    drop(other);
     Ok(())
 }

@@ -13,7 +13,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::netevents::alone;
-use super::packets::{LOOP, probed};
+use super::packets::LOOP;
+use super::packets_probes::probed;
 use super::peers::wait_for;
 use crate::module;
 use crate::stream::client;
