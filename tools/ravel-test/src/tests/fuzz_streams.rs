@@ -18,7 +18,7 @@ use crate::sys::{self, PAGE};
 use crate::{check, check_eq, tests, tier};
 
 tests!("fuzz":
-    every_order_to_a_stream_is_answered_as_documented [600 s],
+    every_order_to_a_stream_is_answered_as_documented [300 s],
 );
 
 const EVENTS: &str = include_str!("../../../../src/events/EVENTS.md");
