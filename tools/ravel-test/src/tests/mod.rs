@@ -136,5 +136,6 @@ pub const ALL: &[&[Test]] = &[
     faults_streams::TESTS,
     faults::TESTS,
     selftests::TESTS,
+    selftests::net::TESTS,
     selftests::packetdrill::TESTS,
 ];

@@ -64,7 +64,7 @@ fn plays_while_read(script: &str) -> Result<()> {
     let play = || {
         let mut command = Command::new(&player);
         command.arg("--packetdrill").arg(&file);
-        command
+        Ok(command)
     };
     let ravel = module::beside("ravel")?;
     let stuck = |_| {
