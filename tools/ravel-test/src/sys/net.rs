@@ -430,19 +430,3 @@ pub fn capture_loopback() -> io::Result<OwnedFd> {
     bind(&fd, &Address::packet(3, 1))?;
     Ok(fd)
 }
-
-/// Turns a feature of a device on or off: a number of include/uapi/linux/ethtool.h, as ETHTOOL_SGRO.
-pub fn set_feature(device: &str, feature: u32, on: bool) -> io::Result<()> {
-    let fd = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
-    let mut value = [feature, on.into()];
-    // SAFETY: All-zero is a valid ifreq, and the name is cut to its room; SIOCETHTOOL (0x8946) takes it, with a
-    // pointer to a struct ethtool_value, which is two u32.
-    unsafe {
-        let mut request: libc::ifreq = zeroed();
-        for (to, from) in request.ifr_name[..15].iter_mut().zip(device.bytes()) {
-            *to = from as libc::c_char;
-        }
-        request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
-        cvt(libc::ioctl(fd.as_raw_fd(), 0x8946, &raw mut request)).map(drop)
-    }
-}

@@ -68,7 +68,7 @@ impl Veth {
             link.wait()?;
             ip("address add 10.9.0.2/24 dev there")?;
             // ETHTOOL_SGRO
-            sys::set_feature("there", 0x2c, gro)?;
+            sys::offload("there", 0x2c, gro)?;
             ip("link set there up")?;
             link.send(&index_of("there")?.to_string())?;
             f(link)
@@ -83,7 +83,7 @@ impl Veth {
         child.link.send("go")?;
         let there = child.link.wait()?.parse()?;
         // ETHTOOL_STSO: with it, the device passes by the other end's GRO.
-        sys::set_feature("here", 0x1f, !gro)?;
+        sys::offload("here", 0x1f, !gro)?;
         Ok(Self {
             child,
             netns,
@@ -106,7 +106,7 @@ fn large_segment_is_told_as_what_it_is_cut_into() -> Result<()> {
     })?;
     veth.child.link.wait()?;
     // ETHTOOL_STSO: the device takes no large segments, so the kernel cuts them.
-    sys::set_feature("here", 0x1f, false)?;
+    sys::offload("here", 0x1f, false)?;
     let mut one = TcpStream::connect("10.9.0.2:4000")?;
     let stream = Made::new(
         "cut",
