@@ -137,5 +137,6 @@ pub const ALL: &[&[Test]] = &[
     faults::TESTS,
     selftests::TESTS,
     selftests::net::TESTS,
+    selftests::net::VXLAN,
     selftests::packetdrill::TESTS,
 ];

@@ -19,11 +19,13 @@ use crate::sys;
 use crate::tests::peers::wait_for;
 use crate::{check, check_eq, tests};
 
+mod vxlan;
+pub use vxlan::TESTS as VXLAN;
+
 tests!("selftests" when are_there:
     net_gro [600 s],
     net_udpgso [300 s],
     net_msg_zerocopy [300 s],
-    net_vxlan_under_vrf [300 s],
 );
 
 /// A shell that has the tools which are there for these tests, in their folder.
@@ -131,13 +133,5 @@ fn net_msg_zerocopy() -> Result<()> {
         "msg_zerocopy",
         "./msg_zerocopy.sh",
         &["output", "queue", "transmit", "receive", "copy"],
-    )
-}
-
-fn net_vxlan_under_vrf() -> Result<()> {
-    passes_while_watched(
-        "vxlan under vrf",
-        "./test_vxlan_under_vrf.sh",
-        &["output", "queue", "transmit", "receive", "transport"],
     )
 }
