@@ -433,10 +433,17 @@ fn what_sockets_set() -> Result<()> {
             UdpSocket::bind("127.0.0.1:0")?,
             UdpSocket::bind("127.0.0.1:0")?,
         );
+        sys::set_option(&two, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+        // The kernel begins to stamp packets when it finds the time (net_enable_timestamp()).
+        wait_for("time stamps", || {
+            one.send_to(b"early", two.local_addr()?)?;
+            let stamped = received(&two, 1)?[0].clock.is_some();
+            two.recv(&mut [0; 9])?;
+            Ok(stamped)
+        })?;
         let capture = sys::capture("lo", true)?;
         sys::set_option(&one, libc::SOL_SOCKET, libc::SO_MARK, 0x0abc_1234)?;
         sys::set_option(&one, libc::SOL_SOCKET, libc::SO_PRIORITY, 5)?;
-        sys::set_option(&two, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
         one.send_to(PAYLOAD, two.local_addr()?)?;
         let skb = &received(&two, 1)?[0];
         check_eq!(

@@ -435,7 +435,7 @@ while read -r job; do
 	*die*) exit 3 ;;
 	*hang*) sleep 1000 ;;
 	*odd*) echo "well" ;;
-	*eats*) x=0123456789; for _ in {1..22}; do x=$x$x; done; echo done ;;
+	*eats*) x=x; while [ ${#x} -lt 40000000 ]; do x=$x$x; done; echo done ;;
 	*) echo "${#job}" >>$0/done; echo done ;;
 	esac
 done
