@@ -150,11 +150,16 @@ fn sources() -> Result<Text> {
 struct Unread {
     text: Text,
     read: usize,
+    /// Its reader was told that there is no more.
+    ended: bool,
 }
 
 impl Unread {
     fn new(text: Text) -> Self {
-        Self { text, read: 0 }
+        Self {
+            text,
+            ..Self::default()
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -164,6 +169,7 @@ impl Unread {
     fn clear(&mut self) {
         self.text.clear();
         self.read = 0;
+        self.ended = false;
     }
 
     /// Copies what comes next; 0 at the end.
@@ -173,6 +179,7 @@ impl Unread {
         // If the reader's buffer is bad, nothing counts as read.
         to.write_slice(&rest[..len])?;
         self.read += len;
+        self.ended |= len == 0;
         Ok(len)
     }
 }
@@ -197,7 +204,8 @@ impl Reader {
 
     /// Reads of the batch at hand, 0 at its end until it is acknowledged or given back; else reserves one.
     ///
-    /// `ESTALE`, once, where the deadline has passed with part of the text unread.
+    /// `ESTALE`, once, where the deadline has passed with part of the text unread, or before its reader was told that it
+    /// ends: he would take the next batch for more of this one.
     fn read(&mut self, to: &mut UserSliceWriter) -> Result<usize> {
         if to.is_empty() {
             return Ok(0);
@@ -206,9 +214,9 @@ impl Reader {
             if self.stream.holds(lease) {
                 return self.batch.read(to);
             }
-            let unread = !self.batch.is_done();
+            let ended = self.batch.ended;
             self.forget();
-            if unread {
+            if !ended {
                 return Err(ESTALE);
             }
         }
@@ -221,7 +229,7 @@ impl Reader {
         match self.lease {
             Some(lease) if self.stream.holds(lease) => !self.batch.is_done(),
             // To be told that it came too late.
-            Some(_) if !self.batch.is_done() => true,
+            Some(_) if !self.batch.ended => true,
             _ => self.stream.is_ready(),
         }
     }
@@ -363,10 +371,12 @@ struct Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        self.stream.stop();
-        // Removes the files. A poll() that waits looks again when it is woken, and finds them gone.
+        // Removes the files, and before any probe: one source ends after the other, and nobody is to be handed
+        // events between which those of another source are left out.
         self.files = None;
+        // A poll() that waits looks again, finds them gone, and has no need to wait for the probes.
         self.stream.wake();
+        self.stream.stop();
     }
 }
 

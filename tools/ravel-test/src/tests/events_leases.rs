@@ -30,6 +30,7 @@ tests!("leases":
     many_readers_share_a_flood [180 s],
     passed_deadline_gives_it_to_the_next,
     late_reader_is_told_so,
+    late_for_the_end_is_late_too,
     given_back_at_once_or_later,
     closed_descriptor_gives_it_back,
     killed_reader_gives_it_back,
@@ -355,6 +356,28 @@ fn late_reader_is_told_so() -> Result<()> {
     let batch = Batch::parse(&Answer::read(&mut file, 4096).whole()?)?;
     check_batch(&batch, &pids, 3)?;
     check_eq!(states(&stream)?, [0, 20, 0, 0, 0], "states");
+    Ok(())
+}
+
+/// Who reads until there is no more is not to take the next batch for more of the same.
+fn late_for_the_end_is_late_too() -> Result<()> {
+    let (_stream, pids, _forker) = filled("end", 20, "")?;
+    let path = format!("{DIR}/events/end/events");
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let terms = b"lease ms=100 events=5";
+    check_eq!(module::write_errno(&mut file, terms), 0, "lease");
+    let mut text = vec![0; 1 << 16];
+    let len = file.read(&mut text)?;
+    check_batch(&Batch::parse(&text[..len])?, &pids[..5], 1)?;
+    thread::sleep(Duration::from_millis(150));
+    check!(
+        sys::poll(&file, libc::POLLIN, 0)?,
+        "poll() says nothing of it"
+    );
+    let error = file.read(&mut text).err().context("it goes on")?;
+    check_eq!(sys::errno(&error), libc::ESTALE, "errno");
+    let len = file.read(&mut text)?;
+    check_batch(&Batch::parse(&text[..len])?, &pids[..5], 2)?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use ravel_records::Event;
 
 use super::events::ALL;
 use crate::module::{self, DIR, read_file, write_file};
@@ -22,6 +23,7 @@ tests!("events":
     made_and_removed_under_forks [120 s],
     removed_in_the_middle,
     what_goes_with_a_descriptor_goes,
+    nothing_is_left_out_before_its_end [120 s],
     module_goes_with_streams_and_not_with_readers,
 );
 
@@ -326,5 +328,63 @@ fn module_goes_with_streams_and_not_with_readers() -> Result<()> {
         Forked::Child => sys::exit_now(0),
         Forked::Parent(pid) => sys::wait(pid)?.ok(),
     };
+    Ok(())
+}
+
+/// While a stream is removed, one source ends after the other. Who reads all the while is handed no events between
+/// which one of another source is missing.
+fn nothing_is_left_out_before_its_end() -> Result<()> {
+    for _ in 0..scale(20, 5) {
+        let mut maker = Child::spawn(|link| {
+            let (one, _other) = sys::socketpair(libc::SOCK_STREAM)?;
+            link.wait()?;
+            loop {
+                let pid = sys::brief_child(0)?;
+                sys::wait(pid)?.ok();
+                sys::shutdown(&one, libc::SHUT_RDWR)?;
+            }
+        })?;
+        let terms = format!("sources=fork,shutdown pid={} bytes=4194304", maker.pid);
+        let stream = Made::new("ends", &terms)?;
+        let mut reader = stream.reader()?;
+        maker.link.send("go")?;
+        let events = thread::scope(|scope| -> Result<Vec<Event>> {
+            let remover = scope.spawn(|| {
+                thread::sleep(Duration::from_millis(50));
+                client().control_streams("remove ends")
+            });
+            let mut events = Vec::new();
+            loop {
+                match reader.batch() {
+                    Ok(Some(batch)) => {
+                        events.extend(batch.events);
+                        if errno(reader.acknowledge(None)) != 0 {
+                            break;
+                        }
+                    }
+                    Ok(None) => {
+                        sys::poll(&reader.as_fd(), libc::POLLIN, 50)?;
+                    }
+                    Err(error) => {
+                        check_eq!(errno(Err::<(), _>(error)), libc::EIO, "errno at its end");
+                        break;
+                    }
+                }
+            }
+            let removed = remover.join().map_err(|_| anyhow!("panicked"))?;
+            check_eq!(errno(removed), 0, "errno of removing it");
+            Ok(events)
+        })?;
+        maker.kill()?;
+        check!(events.len() > 1, "{} events", events.len());
+        for (at, event) in events.iter().enumerate() {
+            let is_next = match event {
+                Event::Fork(_) => at % 2 == 0,
+                Event::Shutdown(_) => at % 2 == 1,
+                _ => false,
+            };
+            check!(is_next, "number {at} of {}: {event:?}", events.len());
+        }
+    }
     Ok(())
 }

@@ -181,7 +181,7 @@ impl Reader {
         }
         let mut text = Vec::new();
         let mut part = vec![0; BUFFER];
-        // Not beyond the summary: where the deadline has passed, the next batch is there.
+        // Not beyond the summary: where the deadline has passed, that it ends is not told.
         while !text
             .rsplit(|byte| *byte == b'\n')
             .take(2)
