@@ -72,12 +72,12 @@ impl Reader {
 
     /// Reserves the next batch, and reads it; none if nothing is ready.
     ///
-    /// [`Reader::acknowledge`] or [`Reader::give_back`] comes before the next.
+    /// [`Reader::acknowledge`] or [`Reader::give_back`] comes before the next. Where the deadline passes before all of
+    /// it is read, it is another's, and the next is reserved in its place.
     pub fn batch(&mut self) -> Result<Option<Batch>, Error> {
-        let mut text = Vec::new();
-        match self.file.read_to_end(&mut text) {
-            Ok(_) => Batch::parse(&text).map(Some),
-            Err(error) if error.kind() == ErrorKind::WouldBlock && text.is_empty() => Ok(None),
+        match whole(&mut self.file) {
+            Ok(Some(text)) => Batch::parse(&text).map(Some),
+            Ok(None) => Ok(None),
             Err(error) => Err(self.error(error)),
         }
     }
@@ -109,8 +109,58 @@ impl Reader {
     }
 }
 
+/// The text of one batch, to its end; none where nothing is ready.
+fn whole(file: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    loop {
+        match file.read_to_end(&mut text) {
+            Ok(_) => return Ok(Some(text)),
+            // Told once for each batch; what was read of it is of no use.
+            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => text.clear(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock && text.is_empty() => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 impl AsFd for Reader {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each read() gives, from the last to the first.
+    struct Reads(Vec<io::Result<&'static [u8]>>);
+
+    impl Read for Reads {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            let given = self.0.pop().expect("read beyond the end")?;
+            to[..given.len()].copy_from_slice(given);
+            Ok(given.len())
+        }
+    }
+
+    fn errno(errno: i32) -> io::Result<&'static [u8]> {
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
+    const EAGAIN: i32 = 11;
+    const ESTALE: i32 = 116;
+
+    #[test]
+    fn a_batch_whose_deadline_passes_is_not_taken_for_part_of_the_next() {
+        let mut late = Reads(vec![Ok(b""), Ok(b"two"), errno(ESTALE), Ok(b"one")]);
+        assert_eq!(whole(&mut late).unwrap(), Some(b"two".to_vec()));
+        assert!(late.0.is_empty());
+        let mut none = Reads(vec![errno(EAGAIN), errno(ESTALE), Ok(b"one")]);
+        assert_eq!(whole(&mut none).unwrap(), None);
+        let mut broken = Reads(vec![errno(EAGAIN), Ok(b"one")]);
+        assert!(whole(&mut broken).is_err());
     }
 }
