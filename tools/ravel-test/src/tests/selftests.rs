@@ -146,15 +146,15 @@ impl Found {
         self.verdicts.values().filter(|v| **v == which).count()
     }
 
-    /// The lines about a test.
+    /// The lines about a test; all of a program that numbers none.
     fn lines(&self, number: u32) -> String {
         let names = [format!("ok {number} "), format!("not ok {number} ")];
         let about = |line: &&str| names.iter().any(|name| line.starts_with(name));
-        self.text
-            .lines()
-            .filter(about)
-            .collect::<Vec<_>>()
-            .join("; ")
+        let lines: Vec<&str> = self.text.lines().filter(about).collect();
+        match lines.is_empty() {
+            true => self.text.clone(),
+            false => lines.join("; "),
+        }
     }
 }
 
@@ -177,7 +177,7 @@ fn run(command: &mut Command, mut meanwhile: impl FnMut(Pid) -> Result<()>) -> R
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if start.elapsed() > tier::patience(180) {
+        if start.elapsed() > tier::patience(300) {
             child.kill()?;
             child.wait()?;
             bail!("it does not end: {}", fs::read_to_string(&output)?);

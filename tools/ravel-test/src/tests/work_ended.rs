@@ -189,7 +189,7 @@ fn kept_command_is_begun_anew_between_jobs() -> Result<()> {
     for id in ["1", "eats", "2", "3"] {
         server.push("q", format!("{{\"id\":\"{id}\"}}").as_bytes())?;
     }
-    let output = kept(&server, &notes, "--no-wait --memory 30")?.output()?;
+    let output = kept(&server, &notes, "--no-wait --memory 30 --timeout 0")?.output()?;
     check_eq!(String::from_utf8(output.stderr)?, "", "what it says");
     check_eq!(
         notes.lines("done").len(),
