@@ -54,9 +54,17 @@ impl Made {
 
     /// Everything that is ready, acknowledged batch by batch.
     pub fn drain(&self) -> Result<Vec<Event>> {
+        self.batches(usize::MAX)
+    }
+
+    /// The same, but of so many batches: what never pauses may be quicker than its reader.
+    pub fn batches(&self, most: usize) -> Result<Vec<Event>> {
         let mut reader = self.reader()?;
         let mut all = Vec::new();
-        while let Some(batch) = reader.batch()? {
+        for _ in 0..most {
+            let Some(batch) = reader.batch()? else {
+                break;
+            };
             reader.acknowledge(None)?;
             all.extend(batch.events);
         }
