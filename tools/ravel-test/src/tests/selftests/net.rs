@@ -23,7 +23,10 @@ mod vxlan;
 pub use vxlan::TESTS as VXLAN;
 
 tests!("selftests" when are_there:
-    net_gro [900 s],
+    net_gro_ipv4 [600 s],
+    net_gro_ipv6 [600 s],
+    net_gro_ipip [600 s],
+    net_gro_ip6ip6 [600 s],
     net_udpgso [300 s],
     net_msg_zerocopy [300 s],
 );
@@ -110,14 +113,29 @@ fn passes_while_watched(name: &str, line: &str, points: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn net_gro() -> Result<()> {
-    let script = Path::new("/tmp/gro.sh");
-    fs::write(script, include_str!("gro.sh"))?;
+fn gro(protocol: &str) -> Result<()> {
+    fs::write("/tmp/gro.sh", include_str!("gro.sh"))?;
     passes_while_watched(
-        "gro",
-        "bash /tmp/gro.sh ./lib/gro",
+        &format!("gro, {protocol}"),
+        &format!("bash /tmp/gro.sh ./lib/gro {protocol}"),
         &["queue", "transmit", "gro", "receive"],
     )
+}
+
+fn net_gro_ipv4() -> Result<()> {
+    gro("ipv4")
+}
+
+fn net_gro_ipv6() -> Result<()> {
+    gro("ipv6")
+}
+
+fn net_gro_ipip() -> Result<()> {
+    gro("ipip")
+}
+
+fn net_gro_ip6ip6() -> Result<()> {
+    gro("ip6ip6")
 }
 
 fn net_udpgso() -> Result<()> {
