@@ -561,7 +561,7 @@ fn sk_buffs_that_are_used_again_are_told_apart() -> Result<()> {
         UdpSocket::bind("127.0.0.1:0")?,
     );
     let terms = format!(
-        "sources=packet bytes=16777216 port={}",
+        "sources=packet bytes=33554432 port={}",
         two.local_addr()?.port()
     );
     let stream = Made::new("again", &terms)?;
