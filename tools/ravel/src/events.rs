@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use ravel_records::client::Client;
 use ravel_records::{Error, Event, Reader};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -67,37 +68,28 @@ pub fn request(args: &Create) -> String {
         ("attempts", args.attempts.map(u64::from)),
         ("pid", args.pid.map(u64::from)),
         ("tree", args.tree.map(u64::from)),
-        ("cgroup", args.cgroup),
-        ("port", args.port.map(u64::from)),
-        ("protocol", args.protocol.map(u64::from)),
+        ("cgroup", args.only.cgroup),
+        ("port", args.only.port.map(u64::from)),
+        ("protocol", args.only.protocol.map(u64::from)),
     ];
     for (key, value) in terms {
         if let Some(value) = value {
             request += &format!(" {key}={value}");
         }
     }
-    if let Some(socket) = &args.socket {
+    if let Some(socket) = &args.only.socket {
         request += &format!(" socket={socket}");
     }
-    if let Some(address) = args.address {
+    if let Some(address) = args.only.address {
         request += &format!(" address={address}");
     }
     request
 }
 
-fn name(source: EventSource) -> &'static str {
-    match source {
-        EventSource::Fork => "fork",
-        EventSource::Exec => "exec",
-        EventSource::Exit => "exit",
-        EventSource::TcpState => "tcp_state",
-        EventSource::Reset => "reset",
-        EventSource::Drop => "drop",
-        EventSource::Shutdown => "shutdown",
-        EventSource::Close => "close",
-        EventSource::Release => "release",
-        EventSource::Packet => "packet",
-    }
+/// As the command line and the module have it.
+fn name(source: EventSource) -> String {
+    let value = source.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn failed(args: &Failed, client: &Client) -> Result<Result<(), Failure>, Error> {
@@ -250,10 +242,10 @@ pub fn not_made(args: &Create, error: Error) -> Failure {
         use EventSource::{Exec, Exit, Fork};
         matches!(source, Fork | Exec | Exit)
     });
-    let names_socket = args.socket.is_some()
-        || args.address.is_some()
-        || args.port.is_some()
-        || args.protocol.is_some();
+    let names_socket = args.only.socket.is_some()
+        || args.only.address.is_some()
+        || args.only.port.is_some()
+        || args.only.protocol.is_some();
     let remedy = match (errno(&error), nameless, of_process) {
         (Some(Errno::INVAL), Some(source), _) if args.pid.is_some() || args.tree.is_some() => {
             Remedy::new(
@@ -276,7 +268,7 @@ pub fn not_made(args: &Create, error: Error) -> Failure {
             "this descriptor is no socket",
             "ravel sockets PID, for those that are",
         ),
-        (Some(Errno::NOENT), ..) if args.cgroup.is_some() => Remedy::new(
+        (Some(Errno::NOENT), ..) if args.only.cgroup.is_some() => Remedy::new(
             "there is no such cgroup of version 2",
             "a directory below /sys/fs/cgroup, or where cgroup2 is mounted",
         ),

@@ -75,11 +75,7 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
         attempts: None,
         pid: None,
         tree: None,
-        socket: args.socket.clone(),
-        cgroup: args.cgroup,
-        address: args.address,
-        port: args.port,
-        protocol: args.protocol,
+        only: args.only.clone(),
     };
     let capture = args.write.as_deref().map(|path| {
         let made = Capture::create(path).map_err(|error| not_written(path, error));
