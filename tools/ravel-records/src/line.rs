@@ -1,5 +1,6 @@
 //! One line of a report: its kind and its `key=value` pairs.
 
+use std::cell::Cell;
 use std::fmt;
 
 use crate::{Error, Text};
@@ -24,13 +25,15 @@ pub enum Value<'a> {
 }
 
 /// One record: a kind and its pairs, in the order of the text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Line<'a> {
     /// The record's kind, the first word of the line.
     pub kind: &'a str,
     /// Place in the text, from 1, for messages.
     pub number: usize,
     fields: Vec<(&'a str, Value<'a>)>,
+    /// Behind the key that was asked for last: who reads a record asks for one after the other.
+    next: Cell<usize>,
 }
 
 /// What can be made from a value.
@@ -93,6 +96,7 @@ impl<'a> Line<'a> {
             kind,
             number,
             fields,
+            next: Cell::new(0),
         })
     }
 
@@ -102,14 +106,21 @@ impl<'a> Line<'a> {
             kind,
             number,
             fields,
+            next: Cell::new(0),
         }
     }
 
     /// The value of a key, as it stands.
     pub fn value(&self, key: &str) -> Option<&Value<'a>> {
-        self.fields
-            .iter()
-            .find_map(|(known, value)| (*known == key).then_some(value))
+        let (before, behind) = self.fields.split_at(self.next.get());
+        let found =
+            |fields: &[(&str, Value<'_>)]| fields.iter().position(|(known, _)| *known == key);
+        let place = match found(behind) {
+            Some(place) => before.len() + place,
+            None => found(before)?,
+        };
+        self.next.set(place + 1);
+        Some(&self.fields[place].1)
     }
 
     /// All pairs, in the order of the text.
