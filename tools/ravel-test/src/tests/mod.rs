@@ -137,6 +137,5 @@ pub const ALL: &[&[Test]] = &[
     faults::TESTS,
     selftests::TESTS,
     selftests::net::TESTS,
-    selftests::net::VXLAN,
     selftests::packetdrill::TESTS,
 ];

@@ -19,9 +19,6 @@ use crate::sys;
 use crate::tests::peers::wait_for;
 use crate::{check, check_eq, tests};
 
-mod vxlan;
-pub use vxlan::TESTS as VXLAN;
-
 tests!("selftests" when are_there:
     net_gro_ipv4 [600 s],
     net_gro_ipv6 [600 s],
@@ -29,6 +26,7 @@ tests!("selftests" when are_there:
     net_gro_ip6ip6 [600 s],
     net_udpgso [300 s],
     net_msg_zerocopy [300 s],
+    net_vxlan_under_vrf [300 s],
 );
 
 /// A shell that has the tools which are there for these tests, in their folder.
@@ -152,5 +150,13 @@ fn net_msg_zerocopy() -> Result<()> {
         "msg_zerocopy",
         "for protocol in tcp udp; do ./msg_zerocopy.sh 4 $protocol && ./msg_zerocopy.sh 6 $protocol || exit; done",
         &["output", "queue", "transmit", "receive", "copy"],
+    )
+}
+
+fn net_vxlan_under_vrf() -> Result<()> {
+    passes_while_watched(
+        "vxlan under vrf",
+        "./test_vxlan_under_vrf.sh",
+        &["output", "queue", "transmit", "receive", "transport"],
     )
 }
