@@ -2,7 +2,7 @@
 //! Measurements beside each other in one run: what is told are ratios, since seconds are the machine's.
 //!
 //! `ravel-test --bench flat` (of which `events` and `instructions` are parts) is for a VM whose clock counts instructions,
-//! `ravel-test --bench beside` (of which `sockets` and `queue` are) for any.
+//! `ravel-test --bench beside` (of which `target`, `sockets` and `queue` are) for any.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -42,6 +42,7 @@ pub fn run(words: &[&str]) -> Result<()> {
             sockets::busy()?;
             sockets::owners(1, 20_000)
         }
+        ["target"] => beside::target(),
         ["instructions"] => sockets::instructions(),
         ["beside"] => {
             walk::quiet()?;
@@ -52,7 +53,7 @@ pub fn run(words: &[&str]) -> Result<()> {
             sockets::owners(1, 20_000)?;
             queue::jobs()
         }
-        _ => bail!("usage: ravel-test --bench flat|events|instructions|beside|sockets|queue"),
+        _ => bail!("usage: ravel-test --bench flat|events|instructions|beside|target|sockets|queue"),
     }
 }
 
