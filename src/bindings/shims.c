@@ -3,6 +3,7 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
+#include <linux/hrtimer.h>
 #include <linux/mmap_lock.h>
 #include <linux/module.h>
 #include <linux/mm_inline.h>
@@ -170,6 +171,14 @@ int ravel_mmap_read_lock_killable(struct mm_struct *mm)
 bool ravel_mmap_is_contended(struct mm_struct *mm)
 {
 	return mmap_lock_is_contended(mm);
+}
+
+void ravel_rest(u64 ns)
+{
+	ktime_t timeout = ns_to_ktime(ns);
+
+	set_current_state(TASK_KILLABLE);
+	schedule_hrtimeout_range(&timeout, ns / 4, HRTIMER_MODE_REL);
 }
 
 /* Pairs with the smp_store_release() in __anon_vma_prepare(). */

@@ -75,6 +75,8 @@ struct task_struct *ravel_real_parent(struct task_struct *task);
 /* Address spaces. mmap_lock is held for reading, or stronger. */
 int ravel_mmap_read_lock_killable(struct mm_struct *mm);
 bool ravel_mmap_is_contended(struct mm_struct *mm);
+/* Sleeps for so many nanoseconds, or until a fatal signal. */
+void ravel_rest(u64 ns);
 struct anon_vma *ravel_vma_anon_vma(const struct vm_area_struct *vma);
 bool ravel_vma_is_attached(struct vm_area_struct *vma);
 bool ravel_mm_is_write_locked(const struct mm_struct *mm);

@@ -2,6 +2,7 @@
 
 //! How long locks are held: what ravel costs those that it looks at, told by ravel itself.
 
+use crate::bindings;
 use kernel::{
     sync::atomic::{Atomic, Relaxed},
     time::{Instant, Monotonic},
@@ -72,6 +73,39 @@ impl Hold {
     /// Whether it should end soon.
     pub(super) fn is_long(&self) -> bool {
         self.since.elapsed().as_nanos() >= LONG
+    }
+}
+
+impl Hold {
+    /// How long who has held it is to leave it alone, where others had to wait meanwhile.
+    pub(super) fn rest(&self) -> Rest {
+        let held = self.since.elapsed().as_nanos();
+        Rest((held.saturating_mul(REST)).clamp(0, LONGEST_REST) as u64)
+    }
+}
+
+/// So many times as long as it made others wait, a walk stays away from the lock: at most one call in a hundred finds it
+/// held, then, however often reports are asked for.
+const REST: i64 = 128;
+
+/// In nanoseconds, so that a walk comes to its end where somebody always waits.
+const LONGEST_REST: i64 = 20_000_000;
+
+/// A time to leave a lock alone.
+#[must_use]
+pub(crate) struct Rest(u64);
+
+impl Rest {
+    /// Nobody waited.
+    pub(super) const NONE: Self = Self(0);
+
+    /// Sleeps for that time, or until a fatal signal.
+    pub(crate) fn take(self) {
+        if self.0 > 0 {
+            // SAFETY: A process is here, which may sleep: it has released the lock that this is about, and holds no
+            // spinlock.
+            unsafe { bindings::ravel_rest(self.0) };
+        }
     }
 }
 

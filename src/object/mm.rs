@@ -6,7 +6,7 @@
 //! [`include/linux/mmap_lock.h`](srctree/include/linux/mmap_lock.h)
 
 use super::{
-    hold::{Hold, Lock},
+    hold::{Hold, Lock, Rest},
     id::Id,
     process::{self, Owner, Viewpoint},
 };
@@ -96,6 +96,14 @@ impl<'a> MmapGuard<'a> {
     /// Whether it should be dropped soon, because it is held for long, too.
     pub(crate) fn is_wanted(&self) -> bool {
         self.is_contended() || self.hold.is_long()
+    }
+
+    /// Drops it, and says for how long it is to be left alone.
+    pub(crate) fn release(self) -> Rest {
+        match self.is_contended() {
+            true => self.hold.rest(),
+            false => Rest::NONE,
+        }
     }
 
     /// The first VMA that ends above `address`.

@@ -144,6 +144,14 @@ impl Walk {
         self.mappers.clear();
         let user = self.space.user().ok_or(Fault::EXITED)?;
         let lock = MmapGuard::lock(&user)?;
+        let step = self.collect_under(&lock, view);
+        let rest = lock.release();
+        drop(user);
+        rest.take();
+        step
+    }
+
+    fn collect_under(&mut self, lock: &MmapGuard<'_>, view: &Viewpoint) -> Result<Step, Fault> {
         let pages = |bytes: usize| (bytes / PAGE_SIZE) as u64;
         for _ in 0..CHUNK_VMAS {
             if self.next >= self.end {

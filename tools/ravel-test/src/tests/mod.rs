@@ -43,6 +43,7 @@ mod packets_parts;
 mod packets_probes;
 mod page;
 mod peers;
+mod polite;
 mod privilege;
 mod queued;
 mod reading;
@@ -128,6 +129,7 @@ pub const ALL: &[&[Test]] = &[
     bounds::TESTS,
     bounds::CROWD,
     bounds::MILLION,
+    polite::TESTS,
     privilege::TESTS,
     fuzz::TESTS,
     fuzz_streams::TESTS,
