@@ -5,6 +5,7 @@
 #include <linux/cgroup.h>
 #include <linux/hrtimer.h>
 #include <linux/irq_work.h>
+#include <linux/lockdep.h>
 #include <linux/pid.h>
 #include <linux/poll.h>
 #include <linux/preempt.h>
@@ -18,6 +19,13 @@
 #include <trace/events/sched.h>
 
 #include "events.h"
+
+/* What readers of a stream wait on. */
+struct ravel_waker {
+	wait_queue_head_t wait;
+	struct irq_work work;
+	struct hrtimer timer;
+};
 
 u64 ravel_boot_ns(void)
 {
@@ -66,19 +74,78 @@ static void fill(struct ravel_event *event, u32 kind)
 }
 
 /*
- * Interrupts off: an event of an interrupt on this CPU comes before or after this one, never amid. Of an NMI,
- * which could come amid, there is none to be expected; it would be counted.
+ * The end of a writer's section. Wakes who waits, whatever locks are held here: looks without one whether somebody does,
+ * and leaves the waking, which takes one, to an interrupt of its own.
  */
-void ravel_event_push(void *sink, struct ravel_event *event)
+static __always_inline void leave(struct ravel_sink *sink, struct ravel_ring *ring)
 {
+	struct ravel_waker *waker = sink->waker;
+
+	smp_store_release(&ring->section, ring->section + 1);
+	/* Has a barrier: who begins to wait now sees what there is. */
+	if (wq_has_sleeper(&waker->wait))
+		irq_work_queue(&waker->work);
+}
+
+/*
+ * The writer's side of a ring. An event of an interrupt on this CPU comes before or after this one, never amid. Of an
+ * NMI, which could come amid, there is none to be expected; it would be counted.
+ */
+struct ravel_event *ravel_event_begin(struct ravel_sink *sink)
+{
+	u32 cpu = smp_processor_id();
+	struct ravel_ring *ring = &sink->rings[cpu];
+	struct ravel_event *event;
+	struct ravel_cell *cell;
+	u64 time;
+
+	lockdep_assert_irqs_disabled();
+	if (unlikely(in_nmi())) {
+		atomic64_inc((atomic64_t *)&sink->missed);
+		return NULL;
+	}
+	WRITE_ONCE(ring->section, ring->section + 1);
+	smp_mb();
+	time = max(ktime_get_boot_fast_ns(), ring->time);
+	ring->time = time;
+	/* What the reader gave up, it no longer reads. */
+	cell = &ring->cells[smp_load_acquire(&ring->epoch) & 1];
+	if (likely(!READ_ONCE(cell->count) && ring->head - smp_load_acquire(&ring->tail) < ring->size)) {
+		event = &ring->slots[ring->head % ring->size];
+		event->time = time;
+		event->cpu = cpu;
+		return event;
+	}
+	if (!cell->count) {
+		WRITE_ONCE(cell->first, time);
+		WRITE_ONCE(cell->at, ring->head);
+	}
+	WRITE_ONCE(cell->last, time);
+	smp_store_release(&cell->count, cell->count + 1);
+	leave(sink, ring);
+	return NULL;
+}
+
+void ravel_event_end(struct ravel_sink *sink)
+{
+	struct ravel_ring *ring = &sink->rings[smp_processor_id()];
+
+	smp_store_release(&ring->head, ring->head + 1);
+	leave(sink, ring);
+}
+
+void ravel_event_push(void *sink, const struct ravel_event *event)
+{
+	struct ravel_event *place;
 	unsigned long flags;
 
-	if (in_nmi()) {
-		ravel_sink_missed(sink);
-		return;
-	}
 	local_irq_save(flags);
-	ravel_sink_push(sink, smp_processor_id(), event);
+	place = ravel_event_begin(sink);
+	if (place) {
+		place->kind = event->kind;
+		place->part = event->part;
+		ravel_event_end(sink);
+	}
 	local_irq_restore(flags);
 }
 
@@ -227,13 +294,6 @@ out:
 	rcu_read_unlock();
 }
 
-/* What readers of a stream wait on. */
-struct ravel_waker {
-	wait_queue_head_t wait;
-	struct irq_work work;
-	struct hrtimer timer;
-};
-
 static void wake(struct ravel_waker *waker)
 {
 	wake_up_interruptible_poll(&waker->wait, EPOLLIN | EPOLLRDNORM);
@@ -268,16 +328,6 @@ void ravel_waker_free(struct ravel_waker *waker)
 	hrtimer_cancel(&waker->timer);
 	irq_work_sync(&waker->work);
 	kfree(waker);
-}
-
-/*
- * From any context, whatever locks are held there: looks without a lock whether somebody waits, and leaves
- * the waking, which takes one, to an interrupt of its own. Comes after what there is to see was published.
- */
-void ravel_waker_from_anywhere(struct ravel_waker *waker)
-{
-	if (wq_has_sleeper(&waker->wait))
-		irq_work_queue(&waker->work);
 }
 
 void ravel_waker_now(struct ravel_waker *waker)

@@ -210,6 +210,35 @@ struct ravel_net_filter {
 	bool has_address;
 };
 
+/* What a CPU could not put into its ring. */
+struct ravel_cell {
+	u64 count;
+	u64 first;		/* when that was, and the last */
+	u64 last;
+	u64 at;			/* `head` when it began */
+};
+
+/* One CPU's ring. Who writes and who reads what of it, and when, is told in object/ring.rs. */
+struct ravel_ring {
+	u64 section;		/* odd while a writer is at work */
+	u64 head;
+	u64 time;		/* of the last event: of two on one CPU the later is never the earlier by the clock */
+	u64 size;		/* how many slots there are */
+	struct ravel_event *slots;
+	struct ravel_cell cells[2];
+	/* What the reader alone writes, on a cache line of its own. */
+	u64 tail __attribute__((aligned(64)));
+	u64 epoch;
+} __attribute__((aligned(64)));
+
+/* What probes have of a sink. */
+struct ravel_sink {
+	struct ravel_net_filter filter;
+	struct ravel_ring *rings;	/* of each CPU that there can be */
+	struct ravel_waker *waker;
+	u64 missed;		/* events that happened where none can be taken in */
+};
+
 /* A tracepoint of the kernel by its name; NULL if this kernel has none. May sleep. */
 void *ravel_tracepoint(const char *name);
 
@@ -259,30 +288,34 @@ u32 ravel_symbol(u64 address, char *name, u32 len);
 
 /* Among C: what an event has of the process that is current, and its way into a sink. */
 void ravel_event_who(struct ravel_event *event, u32 kind);
-void ravel_event_push(void *sink, struct ravel_event *event);
+void ravel_event_push(void *sink, const struct ravel_event *event);
+
+/*
+ * The same without a copy: the place for an event, of which all but its time and its CPU is to be filled in; NULL: there
+ * is none. Interrupts are off from the first to the second.
+ */
+struct ravel_event *ravel_event_begin(struct ravel_sink *sink);
+void ravel_event_end(struct ravel_sink *sink);
+
 extern void *const ravel_net_probes[RAVEL_TRACEPOINTS];
 extern void *const ravel_packet_probes[RAVEL_TRACEPOINTS];
 typedef void ravel_enter_fn(void *sink, struct ftrace_regs *regs);
 extern ravel_enter_fn *const ravel_net_enters[RAVEL_HOOKS];
 extern ravel_enter_fn *const ravel_packet_enters[RAVEL_HOOKS];
 
-/* A sink begins with it. */
-static inline const struct ravel_net_filter *ravel_sink_net_filter(const void *sink)
+static inline const struct ravel_net_filter *ravel_sink_net_filter(const struct ravel_sink *sink)
 {
-	return sink;
+	return &sink->filter;
 }
 
 struct ravel_waker *ravel_waker_new(void);
 void ravel_waker_free(struct ravel_waker *waker);
-void ravel_waker_from_anywhere(struct ravel_waker *waker);
 void ravel_waker_now(struct ravel_waker *waker);
 void ravel_waker_at(struct ravel_waker *waker, u64 time);
 void ravel_waker_wait(struct ravel_waker *waker, struct file *file, struct poll_table_struct *table);
 
-/* Rust's. Interrupts are off in ravel_sink_push(). */
+/* Rust's. */
 bool ravel_sink_wants(const void *sink, u32 kind, u32 pid);
 bool ravel_sink_forked(const void *sink, u32 parent, u32 child);
-void ravel_sink_push(const void *sink, u32 cpu, struct ravel_event *event);
-void ravel_sink_missed(const void *sink);
 
 #endif /* RAVEL_EVENTS_H */

@@ -14,55 +14,76 @@
 #include <linux/bitops.h>
 #include <linux/err.h>
 #include <linux/ftrace.h>
+#include <linux/hash.h>
 #include <linux/kprobes.h>
 #include <linux/mutex.h>
 #include <linux/preempt.h>
 #include <linux/rcupdate.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
-#include <linux/string.h>
 
 #include "events.h"
 
-/* A function. Once it has a place here, it keeps it. */
+/* A function. Once it has a place, it keeps it; padded, so that the place is found by a shift. */
 struct target {
-	const char *name;
-	unsigned long ip;
+	unsigned long ip;		/* 0: there is none */
 	ravel_enter_fn *enter;
 	unsigned long listeners;	/* who is told of it, as bits */
-};
+} __aligned(4 * sizeof(long));
 
 struct listener {
 	void *sink;			/* NULL: there is none */
 	ravel_enter_fn *enter;		/* NULL: that of the function */
 };
 
+/* Each function stands where its address hashes to, or in one of the next places. */
+#define PLACE_BITS 6
+#define PLACES (1U << PLACE_BITS)
+static_assert(PLACES > 2 * RAVEL_FUNCTIONS);
+
 /* Guards all that follows against changes; probes only read. */
 static DEFINE_MUTEX(lock);
-static struct target targets[RAVEL_FUNCTIONS];
+static struct target targets[PLACES];
 static struct listener listeners[BITS_PER_LONG];
 static bool registered;
+
+static noinline notrace struct target *find_target(unsigned long ip)
+{
+	u32 first = hash_long(ip, PLACE_BITS), i;
+
+	for (i = 0; i < PLACES; i++) {
+		struct target *target = &targets[(first + i) % PLACES];
+		unsigned long its = READ_ONCE(target->ip);
+
+		if (its == ip || !its)
+			return target;
+	}
+	return NULL;
+}
+
+/* That of a function, or a free place for it; NULL: there is neither. */
+static __always_inline struct target *target_of(unsigned long ip)
+{
+	struct target *target = &targets[hash_long(ip, PLACE_BITS)];
+
+	return likely(READ_ONCE(target->ip) == ip) ? target : find_target(ip);
+}
 
 /* Any context; no function that is called from here has a probe of ravel's. */
 static void notrace entered(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *regs)
 {
-	const struct target *target;
+	const struct target *target = target_of(ip);
 	unsigned long told;
 
+	if (unlikely(!target))
+		return;
 	/* For who takes a listener away, and waits for RCU. */
 	preempt_disable_notrace();
-	for (target = targets; target < targets + RAVEL_FUNCTIONS; target++) {
-		if (READ_ONCE(target->ip) != ip)
-			continue;
-		/* Pairs with that in tell(). */
-		told = smp_load_acquire(&target->listeners);
-		while (told) {
-			const struct listener *listener = &listeners[__ffs(told)];
+	/* Pairs with that in tell(). */
+	for (told = smp_load_acquire(&target->listeners); told; told &= told - 1) {
+		const struct listener *listener = listeners + __ffs(told);
 
-			(listener->enter ?: target->enter)(listener->sink, regs);
-			told &= told - 1;
-		}
-		break;
+		(listener->enter ?: target->enter)(listener->sink, regs);
 	}
 	preempt_enable_notrace();
 }
@@ -129,11 +150,11 @@ int ravel_functions_missing(const struct ravel_function *functions, u32 count)
 /* Has ftrace call for those functions that somebody is told of, and for no other. */
 static int watch(void)
 {
-	unsigned long ips[RAVEL_FUNCTIONS];
+	unsigned long ips[PLACES];
 	u32 i, count = 0;
 	int err;
 
-	for (i = 0; i < RAVEL_FUNCTIONS; i++) {
+	for (i = 0; i < PLACES; i++) {
 		if (targets[i].listeners)
 			ips[count++] = targets[i].ip;
 	}
@@ -157,29 +178,17 @@ static void stop(void)
 	registered = false;
 }
 
-static struct target *target_of(const char *name)
-{
-	struct target *target;
-
-	for (target = targets; target < targets + RAVEL_FUNCTIONS; target++) {
-		if (!target->name || !strcmp(target->name, name))
-			return target;
-	}
-	return NULL;
-}
-
 static int tell(u32 number, const struct ravel_function *function, unsigned long ip)
 {
-	struct target *target = target_of(function->name);
+	struct target *target = target_of(ip);
 
 	if (!target)
 		return -ENOSPC;
-	if (!target->name) {
-		target->name = function->name;
+	if (!target->listeners) {
 		target->enter = ravel_net_enters[function->hook] ?: ravel_packet_enters[function->hook];
+		WRITE_ONCE(target->ip, ip);
 	}
-	WRITE_ONCE(target->ip, ip);
-	/* The listener is there before anybody finds it. */
+	/* The listener is there before anybody finds it, and so is what is called for it. */
 	smp_store_release(&target->listeners, target->listeners | BIT(number));
 	return 0;
 }
@@ -189,7 +198,7 @@ static void silence(u32 number)
 	bool is_watched = false;
 	u32 i;
 
-	for (i = 0; i < RAVEL_FUNCTIONS; i++) {
+	for (i = 0; i < PLACES; i++) {
 		WRITE_ONCE(targets[i].listeners, targets[i].listeners & ~BIT(number));
 		is_watched |= targets[i].listeners;
 	}

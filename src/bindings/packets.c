@@ -195,31 +195,24 @@ struct crossing {
 	u8 point;
 };
 
-static noinline void record(void *sink, const struct crossing *at, const struct ravel_ends *ends,
-			    const struct sock *owner)
+/* Puts it together where it will lie; all of it has to be set. */
+static __always_inline void fill(struct ravel_packet *packet, const struct crossing *at, const struct ravel_ends *ends,
+				 const struct sock *owner)
 {
 	const struct sk_buff *skb = at->skb;
-	struct ravel_event event = { .kind = RAVEL_EVENT_PACKET };
-	struct ravel_packet *packet = &event.part.packet;
+	u8 flags = skb->cloned ? RAVEL_PACKET_CLONED : 0;
 
 	packet->skb = (unsigned long)skb;
 	packet->head = (unsigned long)skb->head;
-	packet->point = at->point;
-	if (at->rx_sk && owner != at->rx_sk) {
-		packet->sock = (unsigned long)at->rx_sk;
-	} else if (owner) {
-		packet->sock = (unsigned long)owner;
-		packet->inode = sk_fullsock(owner) ? sock_i_ino(owner) : 0;
-	}
-	if (at->net)
-		packet->netns = at->net->ns.inum;
+	packet->sock = (unsigned long)(at->rx_sk ?: owner);
+	packet->inode = owner && packet->sock == (unsigned long)owner && sk_fullsock(owner) ? sock_i_ino(owner) : 0;
 	packet->location = at->location;
+	packet->netns = at->net ? at->net->ns.inum : 0;
 	packet->reason = at->reason;
 	packet->device = at->dev ? READ_ONCE(at->dev->ifindex) : 0;
-	packet->copied = at->copied;
 	packet->len = skb->len;
 	packet->data_len = skb->data_len;
-	packet->truesize = skb->truesize;
+	packet->copied = at->copied;
 	packet->mac = skb->mac_header;
 	packet->network = skb->network_header;
 	packet->transport = skb->transport_header;
@@ -227,83 +220,85 @@ static noinline void record(void *sink, const struct crossing *at, const struct 
 	packet->inner_network = skb->inner_network_header;
 	packet->inner_transport = skb->inner_transport_header;
 	packet->ethertype = ntohs(skb->protocol);
+	packet->point = at->point;
 	packet->fclone = skb->fclone;
-	if (skb->cloned)
-		packet->flags |= RAVEL_PACKET_CLONED;
-	if (skb->head) {
+	packet->truesize = skb->truesize;
+	if (likely(skb->head)) {
 		packet->data = skb->data - skb->head;
 		packet->tail = skb_tail_pointer(skb) - skb->head;
 		packet->end = skb_end_offset(skb);
 		packet->gso_size = skb_shinfo(skb)->gso_size;
 		packet->gso_segs = skb_shinfo(skb)->gso_segs;
 		if (skb_cloned(skb))
-			packet->flags |= RAVEL_PACKET_SHARED;
+			flags |= RAVEL_PACKET_SHARED;
+	} else {
+		packet->data = packet->tail = packet->end = 0;
+		packet->gso_size = packet->gso_segs = 0;
 	}
+	memset(packet->from, 0, sizeof(packet->from));
+	memset(packet->to, 0, sizeof(packet->to));
 	if (ends->from) {
-		u32 len = ends->family == AF_INET ? 4 : 16;
-
-		packet->flags |= RAVEL_PACKET_ADDRESS;
-		packet->family = ends->family;
-		packet->protocol = ends->protocol;
-		packet->sequence = ends->sequence;
-		memcpy(packet->from, ends->from, len);
-		memcpy(packet->to, ends->to, len);
-		if (ends->is_fragment)
-			packet->flags |= RAVEL_PACKET_FRAGMENT;
-		if (ends->has_ports) {
-			packet->flags |= RAVEL_PACKET_PORTS;
-			packet->from_port = ends->from_port;
-			packet->to_port = ends->to_port;
+		flags |= RAVEL_PACKET_ADDRESS;
+		if (ends->family == AF_INET) {
+			memcpy(packet->from, ends->from, 4);
+			memcpy(packet->to, ends->to, 4);
+		} else {
+			memcpy(packet->from, ends->from, 16);
+			memcpy(packet->to, ends->to, 16);
 		}
+		if (ends->is_fragment)
+			flags |= RAVEL_PACKET_FRAGMENT;
+		if (ends->has_ports)
+			flags |= RAVEL_PACKET_PORTS;
 	}
-	ravel_event_push(sink, &event);
+	packet->family = ends->family;
+	packet->protocol = ends->protocol;
+	packet->sequence = ends->sequence;
+	packet->from_port = ends->from_port;
+	packet->to_port = ends->to_port;
+	packet->flags = flags;
 }
 
-static void look(void *sink, const struct crossing *at)
+static noinline void record(struct ravel_sink *sink, const struct crossing *at, const struct ravel_ends *ends,
+			    const struct sock *owner)
 {
-	const struct ravel_net_filter *filter = ravel_sink_net_filter(sink);
-	const struct sk_buff *skb = at->skb;
-	const struct sock *owner;
-	struct ravel_ends ends;
-	struct crossing known;
+	struct ravel_event *event;
+	unsigned long flags;
 
-	ravel_find_ends(&ends, skb, at->network);
-	if (!ravel_ends_pass(filter, &ends))
-		return;
-	owner = ravel_skb_owner(skb);
-	known = *at;
-	if (!known.net && known.dev)
-		known.net = dev_net(known.dev);
-	if (!known.net && owner)
-		known.net = sock_net(owner);
-	if (filter->sock && owner != filter->sock && at->rx_sk != filter->sock &&
-	    ((known.net && known.net != sock_net(filter->sock)) || !is_of_socket(filter->sock, &ends)))
-		return;
-	if (!ravel_cgroup_passes(filter, owner))
-		return;
-	record(sink, &known, &ends, owner);
+	local_irq_save(flags);
+	event = ravel_event_begin(sink);
+	if (event) {
+		event->kind = RAVEL_EVENT_PACKET;
+		fill(&event->part.packet, at, ends, owner);
+		ravel_event_end(sink);
+	}
+	local_irq_restore(flags);
 }
 
-/* What most points know of a packet. */
-static noinline void cross(void *sink, const struct sk_buff *skb, u32 network, u8 point, const struct net_device *dev)
+/* The port that one end has to have, from what is no filter for one; 0: any will do. */
+static __always_inline u16 port_of_socket(const struct ravel_net_filter *filter, const struct sk_buff *skb,
+					  const struct sock *rx_sk)
 {
-	look(sink, &(struct crossing) { .skb = skb, .network = network, .point = point, .dev = dev });
+	const struct sock *sk = filter->sock;
+
+	return !sk || skb->sk == sk || rx_sk == sk ? 0 : READ_ONCE(sk->sk_num);
 }
 
 /*
  * Whether a filter is sure to let nothing pass that has this header: most packets are nobody's who watches, and this
- * is what they cost. The offset may be none, and behind it anything, of which no ends are found later on.
+ * is what they cost. The offset may be none, and behind it anything, of which no ends are found later on. Looked at is
+ * the header that nearly all have, which is IPv4's without options.
  */
-static __always_inline bool is_rejected(const void *sink, const struct sk_buff *skb, u32 network,
+static __always_inline bool is_rejected(const struct ravel_sink *sink, const struct sk_buff *skb, u32 network,
 					const struct sock *rx_sk)
 {
-	const struct ravel_net_filter *filter = ravel_sink_net_filter(sink);
+	const struct ravel_net_filter *filter = &sink->filter;
 	const u8 *end = skb_tail_pointer(skb), *at = skb->head + network;
 	const struct iphdr *ip = (const struct iphdr *)at;
-	const struct sock *sk = filter->sock;
+	const __be16 *ports = (const __be16 *)(ip + 1);
 	u16 port = filter->port;
 
-	if (skb->protocol != htons(ETH_P_IP) || at + sizeof(*ip) > end)
+	if (skb->protocol != htons(ETH_P_IP) || (const u8 *)(ports + 2) > end || *at != 0x45)
 		return false;
 	if (filter->protocol && ip->protocol != filter->protocol)
 		return true;
@@ -313,16 +308,59 @@ static __always_inline bool is_rejected(const void *sink, const struct sk_buff *
 		if (ip->saddr != address && ip->daddr != address)
 			return true;
 	}
-	if (!port) {
-		if (!sk || skb->sk == sk || rx_sk == sk)
-			return false;
-		port = READ_ONCE(sk->sk_num);
-	}
-	at += ip->ihl * 4;
-	if (at + 4 > end)
+	if (!port)
+		port = port_of_socket(filter, skb, rx_sk);
+	return port && get_unaligned(ports) != htons(port) && get_unaligned(ports + 1) != htons(port);
+}
+
+/* The same of IPv6. */
+static bool is_rejected_ipv6(const struct ravel_sink *sink, const struct crossing *crossing)
+{
+	const struct ravel_net_filter *filter = &sink->filter;
+	const struct sk_buff *skb = crossing->skb;
+	const u8 *end = skb_tail_pointer(skb), *at = skb->head + crossing->network;
+	const struct ipv6hdr *ip = (const struct ipv6hdr *)at;
+	const __be16 *ports = (const __be16 *)(ip + 1);
+	u16 port = filter->port ?: port_of_socket(filter, skb, crossing->rx_sk);
+
+	if ((const u8 *)(ports + 2) > end)
 		return false;
-	return get_unaligned((const __be16 *)at) != htons(port) &&
-	       get_unaligned((const __be16 *)(at + 2)) != htons(port);
+	if (filter->protocol && ip->nexthdr != filter->protocol)
+		return true;
+	if (filter->has_address && memcmp(&ip->saddr, filter->address, 16) && memcmp(&ip->daddr, filter->address, 16))
+		return true;
+	return port && get_unaligned(ports) != htons(port) && get_unaligned(ports + 1) != htons(port);
+}
+
+static void look(struct ravel_sink *sink, struct crossing *at)
+{
+	const struct ravel_net_filter *filter = &sink->filter;
+	const struct sk_buff *skb = at->skb;
+	const struct sock *owner;
+	struct ravel_ends ends;
+
+	if (skb->protocol == htons(ETH_P_IPV6) && is_rejected_ipv6(sink, at))
+		return;
+	ravel_find_ends(&ends, skb, at->network);
+	if (!ravel_ends_pass(filter, &ends))
+		return;
+	owner = ravel_skb_owner(skb);
+	if (!at->net && at->dev)
+		at->net = dev_net(at->dev);
+	if (!at->net && owner)
+		at->net = sock_net(owner);
+	if (filter->sock && owner != filter->sock && at->rx_sk != filter->sock &&
+	    ((at->net && at->net != sock_net(filter->sock)) || !is_of_socket(filter->sock, &ends)))
+		return;
+	if (!ravel_cgroup_passes(filter, owner))
+		return;
+	record(sink, at, &ends, owner);
+}
+
+/* What most points know of a packet. */
+static noinline void cross(void *sink, const struct sk_buff *skb, u32 network, u8 point, const struct net_device *dev)
+{
+	look(sink, &(struct crossing) { .skb = skb, .network = network, .point = point, .dev = dev });
 }
 
 /* On its way in, data begins with the network header, and network_header may be that of somewhere else. */

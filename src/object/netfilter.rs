@@ -76,6 +76,11 @@ impl NetFilter {
         Ok(filter)
     }
 
+    /// What probes compare with, for as long as this lives.
+    pub(super) fn raw(&self) -> bindings::ravel_net_filter {
+        self.raw
+    }
+
     /// The socket's id.
     pub(crate) fn socket(&self) -> Id {
         Id::of(self.raw.sock)

@@ -3,8 +3,10 @@
 //! Rings that events lie in from the probe that saw them until a reader takes them, one for each CPU.
 //!
 //! A writer runs with interrupts off, and so alone on its CPU's ring: no tracepoint that ravel uses is reached
-//! from an NMI. It never waits, allocates or takes a lock. The one reader, whoever holds a stream's lock,
-//! waits for writers, each of which is between a few stores.
+//! from an NMI. It never waits, allocates or takes a lock. Since probes are what others wait for, it is in C, beside
+//! them, where an atomic access is one instruction and no call (`ravel_event_begin()` in `bindings/events.c`), and an
+//! event is put together in its slot. The one reader, whoever holds a stream's lock, waits for writers, each of which
+//! is between a few stores.
 //!
 //! How the reader knows that it misses nothing that is older than what it takes: a writer counts `section` up,
 //! has a full barrier, and only then reads the clock; the reader reads the clock, has a full barrier, and
@@ -24,7 +26,7 @@ pub(crate) use crate::bindings::{
 use core::{
     cell::UnsafeCell,
     ffi::c_void,
-    mem::{size_of, MaybeUninit},
+    mem::{offset_of, size_of, MaybeUninit},
 };
 use kernel::{
     cpu::nr_cpu_ids,
@@ -33,6 +35,7 @@ use kernel::{
         atomic::{Acquire, Atomic, Relaxed, Release},
         barrier::{smp_mb, Full},
     },
+    types::Opaque,
 };
 
 /// Bytes of an event in a ring.
@@ -91,6 +94,7 @@ pub(crate) enum Taken<'a> {
 }
 
 /// A loss under way. Its writer's, while the ring's epoch names it; else the reader's.
+#[repr(C)]
 struct Cell {
     count: Atomic<u64>,
     first: Atomic<u64>,
@@ -112,90 +116,92 @@ impl Cell {
 
 type Slot = UnsafeCell<MaybeUninit<Event>>;
 
-/// What the reader alone writes, on a cache line of its own.
-#[repr(align(64))]
-struct ReaderSide {
-    tail: Atomic<u64>,
-    epoch: Atomic<u64>,
-}
+/// What a ring is over.
+struct Slots(KVVec<Slot>);
 
-/// One CPU's ring.
-///
-/// # Invariants
-///
-/// Slots from `tail` to before `head` (modulo their number) hold events, and are not written. The others are
-/// the writer's.
-#[repr(align(64))]
-struct Ring {
-    /// Odd while a writer is at work.
-    section: Atomic<u64>,
-    head: Atomic<u64>,
-    /// The time of the last event: of two on one CPU the later is never the earlier by the clock.
-    time: Atomic<u64>,
-    cells: [Cell; 2],
-    slots: KVVec<Slot>,
-    reader: ReaderSide,
-}
+// SAFETY: A slot is accessed by the writer or the reader alone, by the invariant of `Ring`; who may be one is told at
+// `ravel_event_begin()` and `Sink::gather`.
+unsafe impl Sync for Slots {}
 
-// SAFETY: Slots are accessed by the writer or the reader alone, by the type's invariant; who may be one is told at
-// `Sink::push` and `Sink::gather`.
-unsafe impl Sync for Ring {}
-
-impl Ring {
+impl Slots {
     fn new(size: usize) -> Result<Self> {
         let mut slots = KVVec::with_capacity(size, gfp())?;
         for _ in 0..size {
             slots.push(Slot::new(MaybeUninit::uninit()), gfp())?;
         }
-        // INVARIANT: `tail` and `head` are the same.
-        Ok(Self {
+        Ok(Self(slots))
+    }
+}
+
+/// What the reader alone writes, on a cache line of its own.
+#[repr(C, align(64))]
+struct ReaderSide {
+    tail: Atomic<u64>,
+    epoch: Atomic<u64>,
+}
+
+/// One CPU's ring, as C has it.
+///
+/// # Invariants
+///
+/// `slots` are `size` of them. Those from `tail` to before `head` (modulo their number) hold events, and are not
+/// written. The others are the writer's.
+#[repr(C, align(64))]
+struct Ring {
+    /// Odd while a writer is at work.
+    section: Atomic<u64>,
+    head: Atomic<u64>,
+    _time: Atomic<u64>,
+    size: u64,
+    slots: *const Slot,
+    cells: [Cell; 2],
+    reader: ReaderSide,
+}
+
+const _: () = {
+    use bindings::{ravel_cell, ravel_ring};
+    assert!(size_of::<Ring>() == size_of::<ravel_ring>());
+    assert!(offset_of!(Ring, section) == offset_of!(ravel_ring, section));
+    assert!(offset_of!(Ring, head) == offset_of!(ravel_ring, head));
+    assert!(offset_of!(Ring, _time) == offset_of!(ravel_ring, time));
+    assert!(offset_of!(Ring, size) == offset_of!(ravel_ring, size));
+    assert!(offset_of!(Ring, slots) == offset_of!(ravel_ring, slots));
+    assert!(offset_of!(Ring, cells) == offset_of!(ravel_ring, cells));
+    assert!(offset_of!(Ring, reader.tail) == offset_of!(ravel_ring, tail));
+    assert!(offset_of!(Ring, reader.epoch) == offset_of!(ravel_ring, epoch));
+    assert!(size_of::<Cell>() == size_of::<ravel_cell>());
+    assert!(offset_of!(Cell, first) == offset_of!(ravel_cell, first));
+    assert!(offset_of!(Cell, last) == offset_of!(ravel_cell, last));
+    assert!(offset_of!(Cell, at) == offset_of!(ravel_cell, at));
+};
+
+// SAFETY: All that changes is atomic, but for slots, of which see `Slots`.
+unsafe impl Sync for Ring {}
+// SAFETY: As above.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    /// An empty one over these slots, which are to live for longer.
+    fn new(slots: &Slots) -> Self {
+        // INVARIANT: There are that many, and none holds an event: `tail` and `head` are the same.
+        Self {
             section: Atomic::new(0),
             head: Atomic::new(0),
-            time: Atomic::new(0),
+            _time: Atomic::new(0),
+            size: slots.0.len() as u64,
+            slots: slots.0.as_ptr(),
             cells: [Cell::new(), Cell::new()],
-            slots,
             reader: ReaderSide {
                 tail: Atomic::new(0),
                 epoch: Atomic::new(0),
             },
-        })
-    }
-
-    fn slot(&self, at: u64) -> *mut Event {
-        self.slots[(at % self.slots.len() as u64) as usize]
-            .get()
-            .cast()
-    }
-
-    /// # Safety
-    ///
-    /// The caller is the only writer.
-    unsafe fn push(&self, event: &mut Event) {
-        let section = self.section.load(Relaxed);
-        self.section.store(section + 1, Relaxed);
-        smp_mb(Full);
-        let time = boot_ns().max(self.time.load(Relaxed));
-        self.time.store(time, Relaxed);
-        event.time = time;
-        let cell = &self.cells[(self.reader.epoch.load(Acquire) & 1) as usize];
-        let lost = cell.count.load(Relaxed);
-        let head = self.head.load(Relaxed);
-        let used = head - self.reader.tail.load(Acquire);
-        if lost == 0 && used < self.slots.len() as u64 {
-            // SAFETY: The slot at `head` is the writer's by the type's invariant, since the ring is not full; the
-            // reader gave it up before it stored `tail`, which was loaded with acquire.
-            unsafe { self.slot(head).write(*event) };
-            // INVARIANT: The slot holds an event, and is no longer written.
-            self.head.store(head + 1, Release);
-        } else {
-            if lost == 0 {
-                cell.first.store(time, Relaxed);
-                cell.at.store(head, Relaxed);
-            }
-            cell.last.store(time, Relaxed);
-            cell.count.store(lost + 1, Release);
         }
-        self.section.store(section + 2, Release);
+    }
+
+    /// The slot of a number.
+    fn slot(&self, at: u64) -> *const Event {
+        // SAFETY: There are `size` of them.
+        unsafe { self.slots.add((at % self.size) as usize) }.cast()
     }
 
     /// The cell of this epoch. The other one is empty, but while the reader changes the epoch.
@@ -303,38 +309,61 @@ impl Pids {
     }
 }
 
+/// What probes have of a sink.
+#[repr(transparent)]
+struct Shared(Opaque<bindings::ravel_sink>);
+
+// SAFETY: What it refers to may be used from any thread, and what changes in it is accessed atomically.
+unsafe impl Send for Shared {}
+// SAFETY: As above.
+unsafe impl Sync for Shared {}
+
 /// Where probes put events: the rings, and who wakes their reader.
+///
+/// # Invariants
+///
+/// What `shared` points at is what the filter holds, the rings and the waker, which live as long.
 #[repr(C)]
 pub(crate) struct Sink {
     /// At the beginning, where probes look for it.
+    shared: Shared,
     net: NetFilter,
     /// The kinds that are asked for, as bits.
     kinds: u32,
     filter: Filter,
     rings: KVec<Ring>,
+    _slots: KVec<Slots>,
     waker: Waker,
-    /// Events that happened where none can be taken in.
-    missed: Atomic<u64>,
 }
 
-// As ravel_sink_net_filter() has it.
-const _: () = assert!(core::mem::offset_of!(Sink, net) == 0);
+const _: () = assert!(offset_of!(Sink, shared) == 0);
 
 impl Sink {
     /// Rings of `size` events for each CPU that there can be.
     pub(crate) fn new(size: usize, kinds: u32, filter: Filter, net: NetFilter) -> Result<Self> {
         let cpus = nr_cpu_ids() as usize;
+        let mut slots = KVec::with_capacity(cpus, gfp())?;
         let mut rings = KVec::with_capacity(cpus, gfp())?;
         for _ in 0..cpus {
-            rings.push(Ring::new(size)?, gfp())?;
+            let its = Slots::new(size)?;
+            rings.push(Ring::new(&its), gfp())?;
+            slots.push(its, gfp())?;
         }
+        let waker = Waker::new()?;
+        // INVARIANT: These stay where they are when what owns them is moved.
         Ok(Self {
+            shared: Shared(Opaque::new(bindings::ravel_sink {
+                filter: net.raw(),
+                rings: rings.as_mut_ptr().cast(),
+                waker: waker.raw(),
+                missed: 0,
+            })),
             kinds,
             filter,
             net,
             rings,
-            waker: Waker::new()?,
-            missed: Atomic::new(0),
+            _slots: slots,
+            waker,
         })
     }
 
@@ -360,7 +389,8 @@ impl Sink {
 
     /// Events that it could not take in, and that have no place in it.
     pub(crate) fn missed(&self) -> u64 {
-        self.missed.load(Relaxed)
+        // SAFETY: It lives as long as this, and is accessed atomically by all.
+        unsafe { Atomic::from_ptr(&raw mut (*self.shared.0.get()).missed) }.load(Relaxed)
     }
 
     fn wants(&self, kind: u32, pid: u32) -> bool {
@@ -387,18 +417,6 @@ impl Sink {
             Filter::Tree(pids) => pids.set(child, pids.has(parent)),
         }
         self.wants(bindings::RAVEL_EVENT_FORK, parent)
-    }
-
-    /// # Safety
-    ///
-    /// Interrupts are off, and this is `cpu`.
-    unsafe fn push(&self, cpu: u32, event: &mut Event) {
-        event.cpu = cpu;
-        if let Some(ring) = self.rings.get(cpu as usize) {
-            // SAFETY: The only writer of a CPU's ring is who runs there with interrupts off.
-            unsafe { ring.push(event) };
-        }
-        self.waker.wake_from_anywhere();
     }
 
     /// How many events lie in the rings, and how many are lost that no reader knows of yet. Of a moment only
@@ -516,24 +534,4 @@ unsafe extern "C" fn ravel_sink_wants(sink: *const c_void, kind: u32, pid: u32) 
 unsafe extern "C" fn ravel_sink_forked(sink: *const c_void, parent: u32, child: u32) -> bool {
     // SAFETY: As above.
     unsafe { &*sink.cast::<Sink>() }.forked(parent, child)
-}
-
-/// # Safety
-///
-/// `sink` is a [`Sink`] that a probe was registered with.
-#[no_mangle]
-unsafe extern "C" fn ravel_sink_missed(sink: *const c_void) {
-    // SAFETY: As above.
-    let sink = unsafe { &*sink.cast::<Sink>() };
-    sink.missed.fetch_add(1, Relaxed);
-}
-
-/// # Safety
-///
-/// `sink` is a [`Sink`] that a probe was registered with; interrupts are off, this is `cpu`, and `event` the
-/// caller's.
-#[no_mangle]
-unsafe extern "C" fn ravel_sink_push(sink: *const c_void, cpu: u32, event: *mut Event) {
-    // SAFETY: As above.
-    unsafe { (*sink.cast::<Sink>()).push(cpu, &mut *event) }
 }

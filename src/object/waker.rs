@@ -30,10 +30,9 @@ impl Waker {
         NonNull::new(waker).map(Self).ok_or(ENOMEM)
     }
 
-    /// Wakes all, whatever locks are held here. Who begins to wait now sees what was published before.
-    pub(super) fn wake_from_anywhere(&self) {
-        // SAFETY: By the type's invariant.
-        unsafe { bindings::ravel_waker_from_anywhere(self.0.as_ptr()) };
+    /// For probes, that wake all whatever locks they hold.
+    pub(super) fn raw(&self) -> *mut bindings::ravel_waker {
+        self.0.as_ptr()
     }
 
     /// Wakes all, from a process.
