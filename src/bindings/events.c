@@ -104,6 +104,8 @@ struct ravel_event *ravel_event_begin(struct ravel_sink *sink)
 		atomic64_inc((atomic64_t *)&sink->missed);
 		return NULL;
 	}
+	if (!READ_ONCE(sink->is_open))
+		return NULL;
 	WRITE_ONCE(ring->section, ring->section + 1);
 	smp_mb();
 	time = max(ktime_get_boot_fast_ns(), ring->time);

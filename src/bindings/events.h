@@ -237,6 +237,7 @@ struct ravel_sink {
 	struct ravel_ring *rings;	/* of each CPU that there can be */
 	struct ravel_waker *waker;
 	u64 missed;		/* events that happened where none can be taken in */
+	u32 is_open;		/* events are taken in */
 };
 
 /* A tracepoint of the kernel by its name; NULL if this kernel has none. May sleep. */

@@ -339,7 +339,7 @@ pub(crate) struct Sink {
 const _: () = assert!(offset_of!(Sink, shared) == 0);
 
 impl Sink {
-    /// Rings of `size` events for each CPU that there can be.
+    /// Rings of `size` events for each CPU that there can be. Nothing is taken in yet.
     pub(crate) fn new(size: usize, kinds: u32, filter: Filter, net: NetFilter) -> Result<Self> {
         let cpus = nr_cpu_ids() as usize;
         let mut slots = KVec::with_capacity(cpus, gfp())?;
@@ -357,6 +357,7 @@ impl Sink {
                 rings: rings.as_mut_ptr().cast(),
                 waker: waker.raw(),
                 missed: 0,
+                is_open: 0,
             })),
             kinds,
             filter,
@@ -365,6 +366,12 @@ impl Sink {
             _slots: slots,
             waker,
         })
+    }
+
+    /// Has it take in events from now on.
+    pub(super) fn open(&self) {
+        // SAFETY: It lives as long as this, and is accessed atomically by all.
+        unsafe { Atomic::from_ptr(&raw mut (*self.shared.0.get()).is_open) }.store(1, Relaxed);
     }
 
     /// Whether a kind of event is asked for.
@@ -389,7 +396,7 @@ impl Sink {
 
     /// Events that it could not take in, and that have no place in it.
     pub(crate) fn missed(&self) -> u64 {
-        // SAFETY: It lives as long as this, and is accessed atomically by all.
+        // SAFETY: As above.
         unsafe { Atomic::from_ptr(&raw mut (*self.shared.0.get()).missed) }.load(Relaxed)
     }
 

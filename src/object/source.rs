@@ -328,6 +328,8 @@ impl Probes {
             // SAFETY: This has the sink, and drops what is registered before. Hooks have the names that are theirs.
             all._functions = Some(unsafe { Functions::register(all.raw_sink(), &functions) }?);
         }
+        // Not before all watch: of what happens meanwhile, some would tell and others not.
+        all.sink.open();
         Ok(all)
     }
 

@@ -39,6 +39,7 @@ mod names;
 mod netevents;
 mod netfilters;
 mod packets;
+mod packets_begin;
 mod packets_parts;
 mod packets_probes;
 mod page;
@@ -115,6 +116,7 @@ pub const ALL: &[&[Test]] = &[
     netevents::TESTS,
     netfilters::TESTS,
     packets::TESTS,
+    packets_begin::TESTS,
     packets_parts::TESTS,
     packets_probes::TESTS,
     closings::TESTS,
