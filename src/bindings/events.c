@@ -337,6 +337,12 @@ void ravel_waker_now(struct ravel_waker *waker)
 	wake(waker);
 }
 
+/* Wakes also who waits for nothing but the end. */
+void ravel_waker_gone(struct ravel_waker *waker)
+{
+	wake_up_poll(&waker->wait, EPOLLHUP | EPOLLERR | EPOLLIN | EPOLLRDNORM);
+}
+
 /* Replaces the time set before; U64_MAX for never. */
 void ravel_waker_at(struct ravel_waker *waker, u64 time)
 {

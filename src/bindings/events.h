@@ -312,6 +312,7 @@ static inline const struct ravel_net_filter *ravel_sink_net_filter(const struct 
 struct ravel_waker *ravel_waker_new(void);
 void ravel_waker_free(struct ravel_waker *waker);
 void ravel_waker_now(struct ravel_waker *waker);
+void ravel_waker_gone(struct ravel_waker *waker);
 void ravel_waker_at(struct ravel_waker *waker, u64 time);
 void ravel_waker_wait(struct ravel_waker *waker, struct file *file, struct poll_table_struct *table);
 

@@ -375,7 +375,7 @@ impl Drop for Folder {
         // events between which those of another source are left out.
         self.files = None;
         // A poll() that waits looks again, finds them gone, and has no need to wait for the probes.
-        self.stream.wake();
+        self.stream.wake_at_end();
         self.stream.stop();
     }
 }

@@ -169,8 +169,13 @@ impl Stream {
     }
 
     /// Wakes who waits.
-    pub(super) fn wake(&self) {
+    fn wake(&self) {
         self.sink.waker().wake();
+    }
+
+    /// The same at its end, which is all that some wait for.
+    pub(super) fn wake_at_end(&self) {
+        self.sink.waker().wake_at_end();
     }
 
     /// Has poll() wait for what changes in the stream.

@@ -41,6 +41,12 @@ impl Waker {
         unsafe { bindings::ravel_waker_now(self.0.as_ptr()) };
     }
 
+    /// Wakes all, also those that wait for nothing but the end, which this is.
+    pub(crate) fn wake_at_end(&self) {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::ravel_waker_gone(self.0.as_ptr()) };
+    }
+
     /// Wakes all at a time, in the place of the time set before; never for none.
     pub(crate) fn wake_at(&self, time: Option<u64>) {
         // SAFETY: By the type's invariant.

@@ -18,6 +18,7 @@ tests!("leases":
     poll_wakes_for_an_event,
     poll_wakes_for_deadlines_and_delays,
     poll_wakes_for_what_another_gives_back,
+    poll_for_nothing_wakes_at_the_end,
 );
 
 /// How long poll() waits for a reader to have something.
@@ -114,4 +115,36 @@ fn poll_wakes_for_what_another_gives_back() -> Result<()> {
     }
     check_batch(&next(&mut stream.reader()?)?, &pids, 2)?;
     Ok(())
+}
+
+fn poll_for_nothing_wakes_at_the_end() -> Result<()> {
+    let mut forker = Forker::new(None)?;
+    let stream = Made::new("end", &format!("sources=fork tree={}", forker.pid()))?;
+    let reader = stream.reader()?;
+    // At the end of its time it would find the same.
+    let waits = |events| -> Result<(i16, bool)> {
+        let (begin, most) = (Instant::now(), patience(20));
+        let found = sys::poll_for(&reader.as_fd(), events, most.as_millis() as i32)?;
+        Ok((found, begin.elapsed() < most))
+    };
+    thread::scope(|scope| -> Result<()> {
+        let waiting = [0, libc::POLLPRI].map(|events| scope.spawn(move || waits(events)));
+        thread::sleep(Duration::from_millis(100));
+        forker.fork(1)?;
+        thread::sleep(Duration::from_millis(100));
+        check!(
+            waiting.iter().all(|thread| !thread.is_finished()),
+            "woken by an event"
+        );
+        drop(stream);
+        for thread in waiting {
+            let found = thread.join().map_err(|_| anyhow!("it panicked"))??;
+            check_eq!(
+                found,
+                (libc::POLLHUP, true),
+                "what poll() finds, and in time"
+            );
+        }
+        Ok(())
+    })
 }
