@@ -56,7 +56,8 @@ struct sock;
 #define RAVEL_HOOK_PACKET_OUTPUT 20
 #define RAVEL_HOOK_PACKET_FREE 21
 #define RAVEL_HOOK_PACKET_FREE_STOLEN 22
-#define RAVEL_HOOKS 23
+#define RAVEL_HOOK_PACKET_COPY_UDP 23
+#define RAVEL_HOOKS 24
 
 /* Where a packet is, in the order in which one that goes over the loopback device comes by. */
 #define RAVEL_POINT_OUTPUT 0

@@ -454,6 +454,22 @@ static void probe_drop(void *sink, struct sk_buff *skb, void *location, enum skb
 		dropped(sink, skb, location, reason, rx_sk);
 }
 
+/*
+ * skb_consume_udp(struct sock *, struct sk_buff *, int): UDP has copied a datagram to who reads it, and is done with it.
+ * The tracepoint has told of those in several pieces whose checksum was known, or had to be, since not all was read, or
+ * it was only looked at; the number is negative then.
+ */
+static void enter_copied_udp(void *sink, struct ftrace_regs *regs)
+{
+	struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 1);
+	int len = ftrace_regs_get_argument(regs, 2);
+
+	if (!udp_skb_is_linear(skb) && (len < 0 || udp_skb_csum_unnecessary(skb) || skb->csum_valid))
+		return;
+	if (!is_rejected(sink, skb, skb->network_header, NULL))
+		copied(sink, skb, abs(len));
+}
+
 static void cross_ip(void *sink, const struct sk_buff *skb)
 {
 	u32 network = skb->network_header;
@@ -548,6 +564,7 @@ static void __maybe_unused check_prototypes(void)
 	static_assert(__same_type(ip_output, int (struct net *, struct sock *, struct sk_buff *)));
 	static_assert(__same_type(ip_mc_output, ip_output));
 	static_assert(__same_type(ip6_output, ip_output));
+	static_assert(__same_type(skb_consume_udp, void (struct sock *, struct sk_buff *, int)));
 	static_assert(__same_type(skb_release_head_state, void (struct sk_buff *)));
 	static_assert(__same_type(__kfree_skb, void (struct sk_buff *)));
 	static_assert(__same_type(kfree_skb_partial, void (struct sk_buff *, bool)));
@@ -568,6 +585,7 @@ ravel_enter_fn *const ravel_packet_enters[RAVEL_HOOKS] = {
 	[RAVEL_HOOK_PACKET_IP_LIST] = enter_ip_list,
 	[RAVEL_HOOK_PACKET_TRANSPORT] = enter_transport,
 	[RAVEL_HOOK_PACKET_OUTPUT] = enter_output,
+	[RAVEL_HOOK_PACKET_COPY_UDP] = enter_copied_udp,
 	[RAVEL_HOOK_PACKET_FREE] = enter_free,
 	[RAVEL_HOOK_PACKET_FREE_STOLEN] = enter_free_stolen,
 };

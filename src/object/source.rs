@@ -190,6 +190,7 @@ impl Source {
                         hook(bindings::RAVEL_HOOK_PACKET_OUTPUT, c"ip_output"),
                         hook(bindings::RAVEL_HOOK_PACKET_OUTPUT, c"ip_mc_output"),
                         hook(bindings::RAVEL_HOOK_PACKET_OUTPUT, c"ip6_output"),
+                        hook(bindings::RAVEL_HOOK_PACKET_COPY_UDP, c"skb_consume_udp"),
                         hook(bindings::RAVEL_HOOK_PACKET_FREE, c"skb_release_head_state"),
                     ]
                 }

@@ -28,7 +28,7 @@ tests!("events":
 pub(super) const ALL: &str = "sources=fork,exec,exit";
 
 /// The functions that `packet` hangs on.
-pub(super) const PACKET_FUNCTIONS: [&str; 12] = [
+pub(super) const PACKET_FUNCTIONS: [&str; 13] = [
     "ip_rcv",
     "ipv6_rcv",
     "ip_list_rcv",
@@ -40,6 +40,7 @@ pub(super) const PACKET_FUNCTIONS: [&str; 12] = [
     "ip_output",
     "ip_mc_output",
     "ip6_output",
+    "skb_consume_udp",
     "skb_release_head_state",
 ];
 

@@ -40,6 +40,7 @@ mod netevents;
 mod netfilters;
 mod packets;
 mod packets_begin;
+mod packets_copies;
 mod packets_parts;
 mod packets_probes;
 mod page;
@@ -117,6 +118,7 @@ pub const ALL: &[&[Test]] = &[
     netfilters::TESTS,
     packets::TESTS,
     packets_begin::TESTS,
+    packets_copies::TESTS,
     packets_parts::TESTS,
     packets_probes::TESTS,
     closings::TESTS,

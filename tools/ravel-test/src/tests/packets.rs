@@ -141,15 +141,11 @@ pub(super) fn check_offsets(walk: &Walk, ip: u64, transport: u64, bytes: u64) ->
     Ok(())
 }
 
-/// How a datagram ends that is read: UDP copies one in a single piece by itself, where nothing tells of it.
-fn is_read(points: &[&str], pieces: bool) -> bool {
-    let end = match pieces {
-        true => points.strip_prefix(&["copy"]),
-        false => Some(points),
-    };
+/// How a datagram ends that is read.
+fn is_read(points: &[&str]) -> bool {
     matches!(
-        end,
-        Some(["free"] | ["free", "consume", "free"] | ["consume", "free"])
+        points,
+        ["copy", "free"] | ["copy", "free", "consume", "free"] | ["copy", "consume", "free"]
     )
 }
 
@@ -172,9 +168,7 @@ fn datagrams_over_loopback_are_told_at_each_point() -> Result<()> {
         for (walk, len) in walks.iter().zip(lengths) {
             let points = points(walk);
             check_eq!(points[..6], LOOP, "points");
-            // More than this is not made in one piece.
-            let pieces = len > 16384;
-            check!(is_read(&points[6..], pieces), "end: {points:?}");
+            check!(is_read(&points[6..]), "end: {points:?}");
             check_offsets(walk, ip, 8, len as u64)?;
             for (packet, crossing) in walk {
                 check_eq!(packet.skb, walk[0].0.skb, "sk_buff");
@@ -210,9 +204,7 @@ fn datagrams_over_loopback_are_told_at_each_point() -> Result<()> {
                     "device and namespace"
                 );
             }
-            if pieces {
-                check_eq!(at(walk, &Point::Copy)?.copied, len as u64, "copied");
-            }
+            check_eq!(at(walk, &Point::Copy)?.copied, len as u64, "copied");
         }
     }
     Ok(())
@@ -351,7 +343,7 @@ fn datagram_from_one_namespace_to_another() -> Result<()> {
             ],
         };
         check_eq!(points[..way.len()], *way, "points");
-        check!(is_read(&points[way.len()..], false), "end: {points:?}");
+        check!(is_read(&points[way.len()..]), "end: {points:?}");
         check_offsets(&walks[0], 20, 8, 321)?;
         for (packet, _) in &walks[0] {
             let wanted = match packet.point {
@@ -574,7 +566,7 @@ fn sk_buffs_that_are_used_again_are_told_apart() -> Result<()> {
     for (at, walk) in walks.iter().enumerate() {
         let points = points(walk);
         check_eq!(points[..6], LOOP, "points of {at}");
-        check!(is_read(&points[6..], false), "end of {at}: {points:?}");
+        check!(is_read(&points[6..]), "end of {at}: {points:?}");
         check_offsets(walk, 20, 8, 1 + at as u64 % 1000)?;
     }
     let ids: BTreeSet<u64> = walks.iter().map(|walk| walk[0].0.skb.0).collect();
