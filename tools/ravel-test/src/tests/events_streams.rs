@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use ravel_records::Event;
 
 use super::events::ALL;
+use super::peers::wait_for;
 use crate::module::{self, DIR, read_file, write_file};
 use crate::process::Child;
 use crate::stream::{Forker, Made, check_numbers, children, client, errno};
@@ -349,9 +350,11 @@ fn nothing_is_left_out_before_its_end() -> Result<()> {
         let mut reader = stream.reader()?;
         maker.link.send("go")?;
         let events = thread::scope(|scope| -> Result<Vec<Event>> {
-            let remover = scope.spawn(|| {
+            let remover = scope.spawn(|| -> Result<i32> {
+                // However slow the machine.
+                wait_for("a few events", || Ok(stream.state()?.events > 4))?;
                 thread::sleep(Duration::from_millis(50));
-                client().control_streams("remove ends")
+                Ok(errno(client().control_streams("remove ends")))
             });
             let mut events = Vec::new();
             loop {
@@ -371,8 +374,8 @@ fn nothing_is_left_out_before_its_end() -> Result<()> {
                     }
                 }
             }
-            let removed = remover.join().map_err(|_| anyhow!("panicked"))?;
-            check_eq!(errno(removed), 0, "errno of removing it");
+            let removed = remover.join().map_err(|_| anyhow!("panicked"))??;
+            check_eq!(removed, 0, "errno of removing it");
             Ok(events)
         })?;
         maker.kill()?;
