@@ -13,7 +13,7 @@ export START KVER TESTS MEM
 
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
-.PHONY: all run test bench test-debug test-kcsan selftests selftests-debug shell metadata clippy unit fmt fmt-check update clean distclean help
+.PHONY: all run test proof bench test-debug test-kcsan selftests selftests-debug shell metadata clippy unit fmt fmt-check update clean distclean help
 
 all: ## Build ravel.ko and the ravel command (the default)
 	@qemu/setup --no-vm
@@ -25,6 +25,11 @@ run: ## Boot the VM and show the demonstration
 test: ## Run the tests in the VM (TESTS='anon. !churn' to choose some)
 	@KVER= qemu/setup
 	@KVER= qemu/vm test
+
+proof: export RAVEL_PROOF_RUNS ?= 200
+proof: ## Prove delivery in 200 runs (RAVEL_PROOF_SEED=51 RAVEL_PROOF_RUNS=50 for a part)
+	@KVER= qemu/setup
+	@KVER= TESTS=proof. TIMEOUT=7200 qemu/vm test
 
 bench: ## Measure in the VM what reading costs, as ratios to its alternatives
 	@KVER= qemu/setup --peers

@@ -80,6 +80,16 @@ pub fn say(what: impl std::fmt::Display) {
     println!("{SAID}{what}");
 }
 
+/// Adds a line to a file among the results, where those are kept: what is too much to be shown.
+pub fn keep(name: &str, what: impl std::fmt::Display) -> Result<()> {
+    let path = Path::new(RESULTS).join(name);
+    if Path::new(RESULTS).is_dir() {
+        let mut file = File::options().create(true).append(true).open(path)?;
+        file.write_all(format!("{what}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
 /// What a line of say() begins with.
 const SAID: &str = "# ";
 

@@ -2,7 +2,8 @@
 //! Real servers of queues, and what stands in a queue.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,11 +40,21 @@ impl Server {
         let folder = PathBuf::from(format!("/var/tmp/{program}-{port}"));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder)?;
+        Self::start_in(program, port, options, &folder)
+    }
+
+    /// The same with what is in a folder, which goes at the end.
+    pub fn start_in(
+        program: &'static str,
+        port: u16,
+        options: &[&str],
+        folder: &Path,
+    ) -> Result<Self> {
         let mut server = Self {
             program,
             port,
             options: options.iter().map(|word| (*word).to_owned()).collect(),
-            folder,
+            folder: folder.to_owned(),
             child: None,
         };
         server.again()?;
@@ -76,13 +87,21 @@ impl Server {
         }
     }
 
-    /// Kills it.
-    pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
+    /// Kills it: whether it ran.
+    pub fn kill(&mut self) -> Result<bool> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(false);
+        };
+        child.kill()?;
+        Ok(child.wait()?.signal() == Some(libc::SIGKILL))
+    }
+
+    /// Whether it runs: it may have ended by itself.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(match &mut self.child {
+            Some(child) => child.try_wait()?.is_none(),
+            None => false,
+        })
     }
 
     /// Its pid.
@@ -125,12 +144,15 @@ impl Server {
 
     /// How many jobs are ready, delayed, reserved, and failed.
     pub fn counts(&self, queue: &str) -> Result<[u64; 4]> {
-        Ok([
-            self.ask(&format!("LLEN queues:{queue}"))?,
-            self.ask(&format!("ZCARD queues:{queue}:delayed"))?,
-            self.ask(&format!("ZCARD queues:{queue}:reserved"))?,
-            self.ask(&format!("XLEN queues:{queue}:ravel:failed"))?,
-        ])
+        let mut all = redis::pipe();
+        all.atomic();
+        all.cmd("LLEN").arg(format!("queues:{queue}"));
+        all.cmd("ZCARD").arg(format!("queues:{queue}:delayed"));
+        all.cmd("ZCARD").arg(format!("queues:{queue}:reserved"));
+        all.cmd("XLEN").arg(format!("queues:{queue}:ravel:failed"));
+        Ok(all
+            .query::<(u64, u64, u64, u64)>(&mut self.connect()?)?
+            .into())
     }
 
     /// The jobs that failed: their fields by name.

@@ -62,12 +62,20 @@ pub fn removals() -> u64 {
     asked("RAVEL_REMOVALS").unwrap_or(scale(1000, 60) as u64)
 }
 
+/// How many runs the proof of delivery has.
+pub fn proof_runs() -> u64 {
+    asked("RAVEL_PROOF_RUNS").unwrap_or(5)
+}
+
 const CHURN_SECONDS: u64 = 60;
 const FUZZ_INPUTS: u64 = 100_000;
 
 /// Seconds until a test is killed. Who asks for more than usual gets the time for it.
 pub fn limit(seconds: u64) -> u64 {
-    if churn_seconds() > CHURN_SECONDS || fuzz_inputs() > FUZZ_INPUTS {
+    if churn_seconds() > CHURN_SECONDS
+        || fuzz_inputs() > FUZZ_INPUTS
+        || asked("RAVEL_PROOF_RUNS").is_some()
+    {
         24 * 3600
     } else {
         seconds * slowness()

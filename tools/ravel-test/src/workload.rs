@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Processes to measure with: `ravel-test --workload crowd CHILDREN AREAS PAGES WRITTEN`.
+//! Processes to measure with: `ravel-test --workload crowd CHILDREN AREAS PAGES WRITTEN`; and one that works for a queue,
+//! `note FILE`.
 //!
 //! A program of its own, so that it shares memory with nobody but its children.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -79,6 +81,9 @@ const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Runs one, in the process that was started for it.
 pub fn run(words: &[&str]) -> Result<()> {
+    if let ["note", path] = words {
+        return note(path);
+    }
     let (kind, numbers) = words.split_first().context("no workload is named")?;
     let numbers: Vec<usize> = numbers
         .iter()
@@ -89,6 +94,16 @@ pub fn run(words: &[&str]) -> Result<()> {
         ("crowd", [children, areas, pages, written]) => crowd(*children, *areas, *pages, *written),
         _ => bail!("no such workload: {words:?}"),
     }
+}
+
+/// For `ravel work --keep`: notes each job, in one write, before it says that it is done.
+fn note(path: &str) -> Result<()> {
+    let mut notes = File::options().create(true).append(true).open(path)?;
+    for line in std::io::stdin().lines() {
+        notes.write_all(format!("\n{}\n", line?).as_bytes())?;
+        println!("done");
+    }
+    Ok(())
 }
 
 fn map(areas: usize, pages: usize) -> Result<Vec<Area>> {

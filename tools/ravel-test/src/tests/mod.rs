@@ -47,6 +47,7 @@ mod page;
 mod peers;
 mod polite;
 mod privilege;
+mod proof;
 mod queued;
 mod reading;
 mod scan;
@@ -126,6 +127,7 @@ pub const ALL: &[&[Test]] = &[
     work::TESTS,
     work_ended::TESTS,
     forward::TESTS,
+    proof::TESTS,
     cli::TESTS,
     concurrency::TESTS,
     lifecycle::TESTS,

@@ -210,19 +210,19 @@ fn socket_is_told_to_its_end_and_no_other() -> Result<()> {
 }
 
 /// A cgroup2 hierarchy, and a cgroup in it that is removed at the end.
-struct Cgroup(PathBuf);
+pub(super) struct Cgroup(pub(super) PathBuf);
 
 impl Cgroup {
-    fn new(path: PathBuf) -> Result<Self> {
+    pub(super) fn new(path: PathBuf) -> Result<Self> {
         fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
         Ok(Self(path))
     }
 
-    fn id(&self) -> Result<u64> {
+    pub(super) fn id(&self) -> Result<u64> {
         Ok(fs::metadata(&self.0)?.ino())
     }
 
-    fn join(&self) -> Result<()> {
+    pub(super) fn join(&self) -> Result<()> {
         Ok(fs::write(
             self.0.join("cgroup.procs"),
             sys::getpid().to_string(),
@@ -237,7 +237,7 @@ impl Drop for Cgroup {
 }
 
 /// Where cgroups of version 2 are.
-fn cgroups() -> Result<PathBuf> {
+pub(super) fn cgroups() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts")?;
     let mounted = mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
