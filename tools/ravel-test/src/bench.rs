@@ -53,7 +53,9 @@ pub fn run(words: &[&str]) -> Result<()> {
             sockets::owners(1, 20_000)?;
             queue::jobs()
         }
-        _ => bail!("usage: ravel-test --bench flat|events|instructions|beside|target|sockets|queue"),
+        _ => {
+            bail!("usage: ravel-test --bench flat|events|instructions|beside|target|sockets|queue")
+        }
     }
 }
 
