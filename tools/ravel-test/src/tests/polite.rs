@@ -71,7 +71,7 @@ fn who_maps_seldom_waits_for_reports() -> Result<()> {
         // Each hold keeps off one call at most, and comes after a hundred times as long without one; or after 20 ms,
         // in which a kernel that checks itself does fewer calls.
         check!(
-            slept * tier::scale(50, 10) as u64 <= rounds,
+            slept * tier::scale(20, 10) as u64 <= rounds,
             "{slept} of {rounds} times it had to wait while {request} was read"
         );
     }
