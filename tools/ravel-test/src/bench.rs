@@ -4,7 +4,7 @@
 //! `ravel-test --bench flat` (of which `events` and `instructions` are parts) is for a VM whose clock counts instructions,
 //! `ravel-test --bench beside` (of which `target`, `sockets` and `queue` are) for any.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -86,6 +86,16 @@ fn least(tries: usize, mut f: impl FnMut() -> Result<()>) -> Result<Duration> {
         best = best.min(start.elapsed());
     }
     Ok(best)
+}
+
+/// Nanoseconds on a CPU, of all threads.
+fn spent(pid: Pid) -> Result<f64> {
+    let mut all = 0.0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        all += text.split(' ').next().unwrap_or_default().parse::<f64>()?;
+    }
+    Ok(all)
 }
 
 /// What a program took.
