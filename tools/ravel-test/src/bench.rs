@@ -2,7 +2,7 @@
 //! Measurements beside each other in one run: what is told are ratios, since seconds are the machine's.
 //!
 //! `ravel-test --bench flat` (of which `events` and `instructions` are parts) is for a VM whose clock counts instructions,
-//! `ravel-test --bench beside` (of which `target`, `sockets` and `queue` are) for any.
+//! `ravel-test --bench beside` (of which `target`, `sockets`, `loss` and `queue` are) for any.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -19,6 +19,7 @@ mod events;
 mod flat;
 mod queue;
 mod sockets;
+mod takers;
 mod walk;
 
 /// Runs what is asked for.
@@ -35,9 +36,14 @@ pub fn run(words: &[&str]) -> Result<()> {
         ["flat"] => {
             flat::run()?;
             events::run()?;
+            takers::instructions()?;
             sockets::instructions()
         }
-        ["events"] => events::run(),
+        ["events"] => {
+            events::run()?;
+            takers::instructions()
+        }
+        ["loss"] => takers::first_loss(),
         ["sockets"] => {
             sockets::busy()?;
             sockets::owners(1, 20_000)
@@ -51,11 +57,12 @@ pub fn run(words: &[&str]) -> Result<()> {
             beside::target()?;
             sockets::busy()?;
             sockets::owners(1, 20_000)?;
+            takers::first_loss()?;
             queue::jobs()
         }
-        _ => {
-            bail!("usage: ravel-test --bench flat|events|instructions|beside|target|sockets|queue")
-        }
+        _ => bail!(
+            "usage: ravel-test --bench flat|events|instructions|beside|target|sockets|loss|queue"
+        ),
     }
 }
 

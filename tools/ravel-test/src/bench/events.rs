@@ -6,6 +6,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -17,16 +18,15 @@ use crate::stream::Made;
 use crate::sys;
 
 /// Events of the kernel's tracers, in an instance of tracefs that is ours.
-struct Ftrace(PathBuf);
+pub(super) struct Ftrace(pub(super) PathBuf);
 
 impl Ftrace {
     /// Records events, `SYSTEM/NAME`, where a filter in the tracer's own words lets them through.
-    fn new(events: &[&str], filter: Option<&str>) -> Result<Self> {
+    pub(super) fn new(events: &[&str], filter: Option<&str>, bytes: usize) -> Result<Self> {
         let dir = PathBuf::from("/sys/kernel/tracing/instances/ravel-bench");
         fs::create_dir(&dir).context("make an instance of tracefs")?;
         let new = Self(dir);
-        // As much memory as the stream's rings have.
-        fs::write(new.0.join("buffer_size_kb"), (BYTES / 2048).to_string())?;
+        fs::write(new.0.join("buffer_size_kb"), (bytes / 1024).to_string())?;
         for event in events {
             let event = new.0.join("events").join(event);
             if let Some(filter) = filter {
@@ -41,6 +41,19 @@ impl Ftrace {
     fn count(&self) -> Result<usize> {
         let text = fs::read_to_string(self.0.join("trace"))?;
         Ok(text.lines().filter(|line| !line.starts_with('#')).count())
+    }
+
+    /// How many were overwritten before they were read.
+    pub(super) fn lost(&self) -> Result<u64> {
+        let mut all = 0;
+        for cpu in fs::read_dir(self.0.join("per_cpu"))? {
+            let text = fs::read_to_string(cpu?.path().join("stats"))?;
+            for key in ["overrun: ", "dropped events: "] {
+                let line = text.lines().find_map(|line| line.strip_prefix(key));
+                all += line.context("no such count")?.parse::<u64>()?;
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -73,62 +86,81 @@ impl Drop for Ftrace {
 }
 
 /// Each so short that some meet no interrupt.
-const TRIES: usize = 30;
+pub(super) const TRIES: usize = 30;
 
 /// Memory of a stream.
 const BYTES: usize = 16 << 20;
 
 /// What makes events, and how each of the two is told to record them.
-struct Subject {
-    what: &'static str,
-    sources: &'static str,
-    tracepoints: &'static [&'static str],
+pub(super) struct Subject {
+    pub(super) what: &'static str,
+    pub(super) sources: &'static str,
+    pub(super) tracepoints: &'static [&'static str],
+    /// For bpftrace: it prints what ftrace does.
+    pub(super) program: &'static str,
     /// A filter that lets nothing through, for either.
     nothing: (&'static str, &'static str),
     /// How many events a round makes; none where each of the two has points of its own.
     events: Option<usize>,
-    rounds: usize,
-    round: fn() -> Result<()>,
+    pub(super) rounds: usize,
+    pub(super) round: fn() -> Result<()>,
 }
 
-const SUBJECTS: [Subject; 3] = [
-    Subject {
-        what: "TCP state",
-        sources: "tcp_state",
-        tracepoints: &["sock/inet_sock_set_state"],
-        nothing: (" port=1", "sport == 1"),
-        events: Some(2),
-        rounds: 200,
-        round: listen_and_close,
-    },
-    Subject {
-        what: "shutdown",
-        sources: "shutdown",
-        tracepoints: &[FUNCTION],
-        // Process 1 shuts nothing meanwhile.
-        nothing: (" pid=1", "common_pid == 1"),
-        events: Some(1),
-        rounds: 200,
-        round: shut,
-    },
-    Subject {
-        what: "packet",
-        sources: "packet",
-        // Those of the same, so far as ftrace has any.
-        tracepoints: &[
-            "net/netif_receive_skb",
-            "net/net_dev_queue",
-            "net/net_dev_start_xmit",
-            "skb/consume_skb",
-            "skb/kfree_skb",
-            "skb/skb_copy_datagram_iovec",
-        ],
-        nothing: (" port=1", "common_pid == 1"),
-        events: None,
-        rounds: 100,
-        round: send_to_self,
-    },
-];
+pub(super) const TCP_STATE: Subject = Subject {
+    what: "TCP state",
+    sources: "tcp_state",
+    tracepoints: &["sock/inet_sock_set_state"],
+    program: "tracepoint:sock:inet_sock_set_state { printf(\"> %s-%d %d %llu: %d %d %d %d %s %s %d %d\\n\", comm, pid, cpu, \
+              nsecs, args.family, args.protocol, args.sport, args.dport, ntop(args.saddr), ntop(args.daddr), \
+              args.oldstate, args.newstate) }",
+    nothing: (" port=1", "sport == 1"),
+    events: Some(2),
+    rounds: 200,
+    round: listen_and_close,
+};
+
+const SHUTDOWN: Subject = Subject {
+    what: "shutdown",
+    sources: "shutdown",
+    tracepoints: &[FUNCTION],
+    program: "",
+    // Process 1 shuts nothing meanwhile.
+    nothing: (" pid=1", "common_pid == 1"),
+    events: Some(1),
+    rounds: 200,
+    round: shut,
+};
+
+pub(super) const EXEC: Subject = Subject {
+    what: "exec",
+    sources: "exec",
+    tracepoints: &["sched/sched_process_exec"],
+    program: "tracepoint:sched:sched_process_exec { printf(\"> %s-%d %d %llu: %s %d %d\\n\", comm, pid, cpu, nsecs, \
+              str(args.filename), args.pid, args.old_pid) }",
+    nothing: (" pid=1", "common_pid == 1"),
+    events: Some(1),
+    rounds: 1,
+    round: exec,
+};
+
+const PACKET: Subject = Subject {
+    what: "packet",
+    sources: "packet",
+    // Those of the same, so far as ftrace has any.
+    tracepoints: &[
+        "net/netif_receive_skb",
+        "net/net_dev_queue",
+        "net/net_dev_start_xmit",
+        "skb/consume_skb",
+        "skb/kfree_skb",
+        "skb/skb_copy_datagram_iovec",
+    ],
+    program: "",
+    nothing: (" port=1", "common_pid == 1"),
+    events: None,
+    rounds: 100,
+    round: send_to_self,
+};
 
 /// From CLOSE to LISTEN, and back.
 fn listen_and_close() -> Result<()> {
@@ -164,14 +196,21 @@ fn send_to_self() -> Result<()> {
     })
 }
 
+/// The smallest program that there is.
+fn exec() -> Result<()> {
+    let status = Command::new("/bin/true").status()?;
+    ensure!(status.success(), "true: {status}");
+    Ok(())
+}
+
 /// A process that does nothing but make a subject's events.
-struct Maker<'s> {
+pub(super) struct Maker<'s> {
     subject: &'s Subject,
     child: Child,
 }
 
 impl<'s> Maker<'s> {
-    fn new(subject: &'s Subject) -> Result<Self> {
+    pub(super) fn new(subject: &'s Subject) -> Result<Self> {
         let (rounds, round) = (subject.rounds, subject.round);
         let child = Child::spawn(move |link| {
             while link.wait().is_ok() {
@@ -184,9 +223,14 @@ impl<'s> Maker<'s> {
     }
 
     /// Nanoseconds, each an instruction, of all rounds.
-    fn take(&mut self) -> Result<f64> {
+    pub(super) fn take(&mut self) -> Result<f64> {
         self.child.link.send("go")?;
         Ok(self.child.link.wait()?.parse()?)
+    }
+
+    /// Has it end.
+    pub(super) fn end(mut self) -> Result<()> {
+        self.child.kill()
     }
 
     fn with_stream(&mut self, filter: &str) -> Result<(f64, usize)> {
@@ -203,13 +247,18 @@ impl<'s> Maker<'s> {
     }
 
     fn with_ftrace(&mut self, filter: Option<&str>) -> Result<(f64, usize)> {
-        let ftrace = Ftrace::new(self.subject.tracepoints, filter)?;
+        let ftrace = Ftrace::new(self.subject.tracepoints, filter, BYTES / 2)?;
         let time = self.take()?;
         Ok((time, ftrace.count()?))
     }
 }
 
 impl Subject {
+    /// How many events a round makes.
+    pub(super) fn events(&self) -> Result<usize> {
+        self.events.context("nobody knows how many it makes")
+    }
+
     fn run(&self) -> Result<()> {
         // What begins with the boot has ended then. Time passes fast where nothing runs.
         thread::sleep(Duration::from_secs(20));
@@ -220,7 +269,7 @@ impl Subject {
         let (ravel_not, not_told) = maker.with_stream(self.nothing.0)?;
         let (ftrace_not, not_traced) = maker.with_ftrace(Some(self.nothing.1))?;
         let after = maker.take()?;
-        maker.child.kill()?;
+        maker.end()?;
         let rounds = TRIES * self.rounds;
         let of = |told: usize| self.events.map_or(told, |events| events * rounds);
         let (made, traced_made) = (of(told), of(traced));
@@ -263,5 +312,7 @@ impl Subject {
 pub fn run() -> Result<()> {
     println!("Guest instructions that an event adds (aim: within 1.2 of ftrace's):");
     let _function = FunctionEvent::new()?;
-    SUBJECTS.iter().try_for_each(Subject::run)
+    [TCP_STATE, SHUTDOWN, PACKET]
+        .iter()
+        .try_for_each(Subject::run)
 }
