@@ -5,7 +5,7 @@
 #            default: the newest 7.x cloud kernel in the archive
 #   TESTS=   patterns that choose tests for "make test" or "make selftests", or with a ! leave some out
 #   BENCH=   what "make bench" is to measure: flat (of which events and instructions are parts), beside (of which
-#            sockets, loss and queue are); default: all of it
+#            target, sockets, packets, loss and queue are); default: all of it
 #   MEM=     MiB of memory for the VM, e.g. 6144 for the whole of cost.parent_and_1000_children_all_copied
 
 SHELL := /bin/bash
@@ -33,7 +33,7 @@ proof: ## Prove delivery in 200 runs (RAVEL_PROOF_SEED=51 RAVEL_PROOF_RUNS=50 fo
 	@KVER= qemu/setup
 	@KVER= TESTS=proof. TIMEOUT=7200 qemu/vm test
 
-bench: ## Measure in the VM what reading costs, as ratios to its alternatives (BENCH='events loss queue' for some of it)
+bench: ## Measure in the VM what reading costs, as ratios to its alternatives (BENCH='events loss' for some of it)
 	@KVER= qemu/setup --peers
 	@KVER= qemu/vm bench
 

@@ -2,7 +2,7 @@
 //! Measurements beside each other in one run: what is told are ratios, since seconds are the machine's.
 //!
 //! `ravel-test --bench flat` (of which `events` and `instructions` are parts) is for a VM whose clock counts instructions,
-//! `ravel-test --bench beside` (of which `target`, `sockets`, `loss` and `queue` are) for any.
+//! `ravel-test --bench beside` (of which `target`, `sockets`, `packets`, `loss` and `queue` are) for any.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -17,6 +17,7 @@ use crate::sys::{self, Pid};
 mod beside;
 mod events;
 mod flat;
+mod packets;
 mod queue;
 mod sockets;
 mod takers;
@@ -50,6 +51,7 @@ pub fn run(words: &[&str]) -> Result<()> {
         }
         ["target"] => beside::target(),
         ["instructions"] => sockets::instructions(),
+        ["packets"] => packets::run(),
         ["beside"] => {
             walk::quiet()?;
             walk::moving()?;
@@ -57,11 +59,12 @@ pub fn run(words: &[&str]) -> Result<()> {
             beside::target()?;
             sockets::busy()?;
             sockets::owners(1, 20_000)?;
+            packets::run()?;
             takers::first_loss()?;
             queue::jobs()
         }
         _ => bail!(
-            "usage: ravel-test --bench flat|events|instructions|beside|target|sockets|loss|queue"
+            "usage: ravel-test --bench flat|events|instructions|beside|target|sockets|packets|loss|queue"
         ),
     }
 }

@@ -43,7 +43,7 @@ struct Taker {
 const TRACERS: &str = "/run/ravel/peers/tracers";
 
 /// A program of those.
-fn tracer(name: &str) -> Command {
+pub(super) fn tracer(name: &str) -> Command {
     let mut command = Command::new(format!("{TRACERS}/{name}"));
     command.env(
         "LD_LIBRARY_PATH",
