@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::mem;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use ravel_records::client::Client;
 use ravel_records::walks::{Crossing, Walks};
@@ -61,6 +62,12 @@ enum Form {
     Json,
 }
 
+/// How long more is waited for once there is something to tell: to fetch it costs more than to tell it.
+const GATHERING: Duration = Duration::from_millis(10);
+
+/// How much is fetched at once.
+const TERMS: &str = "events=2048 bytes=524288";
+
 /// How many packets are held at most that have not ended.
 const MOST_HELD: usize = 1 << 16;
 
@@ -95,6 +102,7 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
         .map_err(|error| not_made(&create, error))?;
     let broken = |error| refused(&create.stream, error);
     let mut reader = client.events(&create.stream).map_err(broken)?;
+    reader.terms(TERMS).map_err(broken)?;
     let mut rows = Rows {
         walks: Walks::new(),
         process,
@@ -111,6 +119,7 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
         let Some(batch) = reader.batch().map_err(broken)? else {
             stop.wait(Some(reader.as_fd()), None)
                 .map_err(Failure::Output)?;
+            stop.sleep(GATHERING);
             continue;
         };
         for event in &batch.events {
