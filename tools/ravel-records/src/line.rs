@@ -70,15 +70,20 @@ impl<'a> Line<'a> {
             reason,
         };
         let (kind, mut rest) = split_word(text, b' ');
-        let kind = word(kind).ok_or_else(|| fail("no kind at its start".into()))?;
-        let mut fields: Vec<(&str, Value<'_>)> = Vec::new();
+        let (kind, _) = word(kind).ok_or_else(|| fail("no kind at its start".into()))?;
+        // A pair takes some sixteen bytes.
+        let mut fields: Vec<(&str, Value<'_>)> = Vec::with_capacity(text.len() / 16 + 1);
+        let mut seen = [0_u64; 4];
         while let Some(pair) = rest {
             let (key, value) = split_word(pair, b'=');
-            let key = word(key).ok_or_else(|| fail("a pair without a key".into()))?;
+            let (key, hash) = word(key).ok_or_else(|| fail("a pair without a key".into()))?;
             let value = value.ok_or_else(|| fail(format!("`{key}` has no value")))?;
-            if fields.iter().any(|(known, _)| *known == key) {
+            // All of them are looked at only where one may be the same.
+            let (bits, bit) = (&mut seen[usize::from(hash >> 6)], 1 << (hash & 63));
+            if *bits & bit != 0 && fields.iter().any(|(known, _)| *known == key) {
                 return Err(fail(format!("`{key}` is there twice")));
             }
+            *bits |= bit;
             let (value, after) = if let Some(quoted) = value.strip_prefix(b"\"") {
                 let (string, after) =
                     unquote(quoted).map_err(|reason| fail(format!("`{key}` {reason}")))?;
@@ -165,13 +170,28 @@ fn split_word(text: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// A kind or a key: not empty, and nothing that a value could be taken for.
-fn word(text: &[u8]) -> Option<&str> {
-    let ok = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'-';
-    if text.is_empty() || !text.iter().all(ok) {
-        return None;
+/// A kind or a key, and what is seldom the same of two: not empty, and nothing that a value could be taken for.
+fn word(text: &[u8]) -> Option<(&str, u8)> {
+    let ok = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    let mut hash = 0_u8;
+    for byte in text {
+        if !ok(*byte) {
+            return None;
+        }
+        hash = hash.wrapping_mul(31).wrapping_add(*byte);
     }
-    std::str::from_utf8(text).ok()
+    let text = std::str::from_utf8(text).ok()?;
+    (!text.is_empty()).then_some((text, hash))
+}
+
+/// A field's name as a key: what Rust has as a word of its own stands there as `r#NAME`.
+pub(crate) const fn key(field: &str) -> &str {
+    if let [b'r', b'#', name @ ..] = field.as_bytes() {
+        if let Ok(name) = std::str::from_utf8(name) {
+            return name;
+        }
+    }
+    field
 }
 
 /// A string's bytes, and the next pair, from the text after its opening quote.
@@ -230,7 +250,7 @@ macro_rules! record {
         impl $name {
             pub(crate) fn from_line(line: &$crate::Line<'_>) -> Result<Self, $crate::Error> {
                 Ok(Self {
-                    $( $field: line.get(stringify!($field).trim_start_matches("r#"))?, )*
+                    $( $field: line.get(const { $crate::line::key(stringify!($field)) })?, )*
                     $( $( $plus: Default::default(), )* )?
                 })
             }
