@@ -15,12 +15,14 @@
 #include <linux/err.h>
 #include <linux/ftrace.h>
 #include <linux/hash.h>
+#include <linux/kallsyms.h>
 #include <linux/kprobes.h>
 #include <linux/mutex.h>
 #include <linux/preempt.h>
 #include <linux/rcupdate.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 
 #include "events.h"
 
@@ -46,6 +48,12 @@ static DEFINE_MUTEX(lock);
 static struct target targets[PLACES];
 static struct listener listeners[BITS_PER_LONG];
 static bool registered;
+
+/* Where functions were found, by their names. */
+static struct place {
+	const char *name;	/* NULL: there is none */
+	unsigned long ip;
+} places[RAVEL_FUNCTIONS];
 
 static noinline notrace struct target *find_target(unsigned long ip)
 {
@@ -97,6 +105,38 @@ static noinline __used void ravel_nobody_watches(void)
 }
 
 /*
+ * That of a function that was found before, if it is still there: the name of what is at an address is told at once,
+ * while one that is searched for is compared with those of all modules.
+ */
+static unsigned long known_place(const char *name)
+{
+	char symbol[KSYM_SYMBOL_LEN];
+	const struct place *place;
+	size_t len;
+
+	for (place = places; place < places + RAVEL_FUNCTIONS && place->name; place++) {
+		if (strcmp(place->name, name))
+			continue;
+		sprint_symbol(symbol, place->ip);
+		len = str_has_prefix(symbol, name);
+		return len && symbol[len] == '+' ? place->ip : 0;
+	}
+	return 0;
+}
+
+static void keep_place(const char *name, unsigned long ip)
+{
+	struct place *place;
+
+	for (place = places; place < places + RAVEL_FUNCTIONS; place++) {
+		if (!place->name || !strcmp(place->name, name)) {
+			*place = (struct place) { .name = name, .ip = ip };
+			return;
+		}
+	}
+}
+
+/*
  * Where the functions' first instructions are; 0: this kernel has no such function, or does not let it be probed.
  * Kprobes know functions by their names, and which may be probed; one that is registered, but never armed, changes
  * nothing in the kernel's text.
@@ -107,23 +147,35 @@ static int locate(const struct ravel_function *functions, u32 count, unsigned lo
 		struct kprobe *found[RAVEL_FUNCTIONS];
 		struct kprobe probes[RAVEL_FUNCTIONS];
 	} *search;
-	u32 i, found = 0;
+	u32 i, unknown = 0, found = 0;
 	int err = 0;
 
 	if (count > RAVEL_FUNCTIONS)
 		return -ENOSPC;
+	for (i = 0; i < count; i++) {
+		ips[i] = known_place(functions[i].name);
+		unknown += !ips[i];
+	}
+	if (!unknown)
+		return 0;
 	search = kzalloc(sizeof(*search), GFP_KERNEL | __GFP_NOWARN);
 	if (!search)
 		return -ENOMEM;
 	for (i = 0; i < count && err != -ENOMEM; i++) {
 		struct kprobe *probe = &search->probes[i];
 
+		if (ips[i])
+			continue;
 		probe->symbol_name = functions[i].name;
 		probe->flags = KPROBE_FLAG_DISABLED;
 		err = register_kprobe(probe);
-		if (!err)
-			search->found[found++] = probe;
-		ips[i] = !err && kprobe_ftrace(probe) ? (unsigned long)probe->addr : 0;
+		if (err)
+			continue;
+		search->found[found++] = probe;
+		if (!kprobe_ftrace(probe))
+			continue;
+		ips[i] = (unsigned long)probe->addr;
+		keep_place(functions[i].name, ips[i]);
 	}
 	/* All at once: it waits for RCU. */
 	unregister_kprobes(search->found, found);
@@ -139,6 +191,7 @@ int ravel_functions_missing(const struct ravel_function *functions, u32 count)
 
 	if (!count)
 		return 0;
+	guard(mutex)(&lock);
 	err = locate(functions, count, ips);
 	if (err)
 		return err;
@@ -227,10 +280,10 @@ static int listen(void *sink, ravel_enter_fn *enter, const struct ravel_function
 	int number, err;
 	u32 i;
 
+	guard(mutex)(&lock);
 	err = locate(functions, count, ips);
 	if (err)
 		return err;
-	guard(mutex)(&lock);
 	number = find_listener(NULL);
 	if (number < 0)
 		return number;
