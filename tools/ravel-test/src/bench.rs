@@ -100,12 +100,7 @@ fn least(tries: usize, mut f: impl FnMut() -> Result<()>) -> Result<Duration> {
 
 /// Nanoseconds on a CPU, of all threads.
 fn spent(pid: Pid) -> Result<f64> {
-    let mut all = 0.0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        all += text.split(' ').next().unwrap_or_default().parse::<f64>()?;
-    }
-    Ok(all)
+    Ok(sys::cpu_ns(pid)? as f64)
 }
 
 /// What a program took.

@@ -48,10 +48,29 @@ pub fn errno(error: &io::Error) -> i32 {
 
 /// CLOCK_MONOTONIC, in nanoseconds.
 pub fn monotonic_ns() -> io::Result<u64> {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds since boot, suspended time too.
+pub fn boot_ns() -> io::Result<u64> {
+    clock_ns(libc::CLOCK_BOOTTIME)
+}
+
+/// Nanoseconds of a process on a CPU, of all of its threads, those that have ended, too.
+pub fn cpu_ns(pid: Pid) -> io::Result<u64> {
+    let mut clock = 0;
+    // SAFETY: There is room for one.
+    match unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } {
+        0 => clock_ns(clock),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+fn clock_ns(clock: libc::clockid_t) -> io::Result<u64> {
     // SAFETY: All-zero is a valid timespec, and there is room for one.
     unsafe {
         let mut now: libc::timespec = zeroed();
-        cvt(libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now))?;
+        cvt(libc::clock_gettime(clock, &raw mut now))?;
         Ok(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
     }
 }
@@ -275,14 +294,6 @@ pub fn run_on(cpu: usize) -> io::Result<()> {
         ))
         .map(drop)
     }
-}
-
-/// Nanoseconds since boot, suspended time too.
-pub fn boot_ns() -> io::Result<u64> {
-    // SAFETY: All-zero is a valid timespec, and it is ours.
-    let mut time: libc::timespec = unsafe { zeroed() };
-    cvt(unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) })?;
-    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 /// What of `events` the descriptor has within `timeout_ms`, and what poll() tells unasked.
