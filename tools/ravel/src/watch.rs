@@ -179,7 +179,7 @@ impl Out<'_> {
     fn tell(&mut self, event: &Event, crossing: Option<&Crossing>) -> Result<(), Failure> {
         match self.form {
             Form::Nothing => {}
-            Form::Rows => self.text.push_str(&view::watch::row(event, crossing)),
+            Form::Rows => view::watch::add(&mut self.text, event, crossing),
             Form::Json => {
                 let row = serde_json::to_string(&Row { crossing, event });
                 self.text += &row.map_err(|error| Failure::Output(io::Error::other(error)))?;

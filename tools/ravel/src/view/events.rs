@@ -2,7 +2,7 @@
 
 pub mod net;
 
-use std::fmt::Write;
+use std::fmt::{self, Display, Formatter, Write};
 
 use comfy_table::Cell;
 use ravel_records::{Event, Id, Scope, Stream, Streams};
@@ -109,7 +109,7 @@ pub fn lines(events: &[Event]) -> String {
 
 /// One line.
 pub fn line(event: &Event) -> String {
-    let mut text = format!("{DIM}{:>6} {}{DIM:#}  ", event.seq(), seconds(event.time()));
+    let mut text = format!("{DIM}{:>6} {}{DIM:#}  ", event.seq(), Seconds(event.time()));
     // Writing to a String does not fail.
     let _ = match event {
         Event::Fork(fork) => write!(
@@ -135,10 +135,10 @@ pub fn line(event: &Event) -> String {
             };
             write!(
                 text,
-                "exit  {} {NAME}{}{NAME:#} {how}, after {} s",
+                "exit  {} {NAME}{}{NAME:#} {how}, after {:#} s",
                 exit.pid,
                 plain(&exit.comm),
-                seconds(exit.time.saturating_sub(exit.born)).trim_start()
+                Seconds(exit.time.saturating_sub(exit.born))
             )
         }
         Event::TcpState(_)
@@ -150,10 +150,10 @@ pub fn line(event: &Event) -> String {
         | Event::Packet(_) => text.write_str(&net::line(event)),
         Event::Loss(loss) => write!(
             text,
-            "{BAD}lost  {} on CPU {}, until {}{BAD:#}",
+            "{BAD}lost  {} on CPU {}, until {:#}{BAD:#}",
             count(loss.count, "event", "events"),
             loss.cpu,
-            seconds(loss.last).trim_start()
+            Seconds(loss.last)
         ),
     };
     if event.attempt() > 1 {
@@ -163,13 +163,27 @@ pub fn line(event: &Event) -> String {
     text
 }
 
-/// Nanoseconds as seconds, to the microsecond.
-pub fn seconds(time: u64) -> String {
-    format!(
-        "{:>6}.{:06}",
-        time / 1_000_000_000,
-        time % 1_000_000_000 / 1000
-    )
+/// Nanoseconds as seconds, to the microsecond, in thirteen columns; with `#`, in as few as it takes.
+pub struct Seconds(pub u64);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (seconds, micros) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000 / 1000);
+        let width = if f.alternate() { 0 } else { 6 };
+        write!(f, "{seconds:>width$}.{micros:06}")
+    }
+}
+
+/// A number as it stands in a table; a dash where there is none.
+pub struct OrDash<N>(pub Option<N>);
+
+impl<N: Display> Display for OrDash<N> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(number) => number.fmt(f),
+            None => f.pad("-"),
+        }
+    }
 }
 
 #[cfg(test)]

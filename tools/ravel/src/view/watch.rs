@@ -1,80 +1,74 @@
 //! `ravel watch`: one row for each point that a packet comes by.
 
-use std::fmt::Write;
+use std::fmt::{self, Display, Formatter, Write};
 
 use ravel_records::walks::{Crossing, Origin};
 use ravel_records::{Event, Packet, Point};
 
-use super::events::{line, net, seconds};
+use super::events::{OrDash, Seconds, line, net};
 use crate::screen::{BAD, DIM, NAME, NOTE, count, plain};
 
 /// What stands above the rows.
 pub const HEAD: &str =
     "PACKET           TIME  POINT      DEV     LEN   DATA    MAC    NET  TRANS\n";
 
-/// A row.
-pub fn row(event: &Event, crossing: Option<&Crossing>) -> String {
+/// Adds a row. There may be very many, so none is put together from texts of its own.
+pub fn add(text: &mut String, event: &Event, crossing: Option<&Crossing>) {
     let (Event::Packet(packet), Some(crossing)) = (event, crossing) else {
         // What is lost has a line, too.
-        return line(event);
+        text.push_str(&line(event));
+        return;
     };
-    let device = match packet.device {
-        0 => "-".to_owned(),
-        device => device.to_string(),
+    // Writing to a String does not fail.
+    let _ = match crossing.certain {
+        true => write!(text, "{:>6}", crossing.packet),
+        false => write!(text, "{:>5}?", crossing.packet),
     };
-    let mut text = format!(
-        "{:>6}  {DIM}{:>13}{DIM:#}  {NAME}{:<9}{NAME:#}  {device:>3}  {:>6}  {:>5}  {:>5}  {:>5}  {:>5}",
-        format!(
-            "{}{}",
-            crossing.packet,
-            if crossing.certain { "" } else { "?" }
-        ),
-        seconds(packet.time),
+    let _ = writeln!(
+        text,
+        "  {DIM}{}{DIM:#}  {NAME}{:<9}{NAME:#}  {:>3}  {:>6}  {:>5}  {:>5}  {:>5}  {:>5}{}",
+        Seconds(packet.time),
         packet.point.as_str(),
+        OrDash((packet.device != 0).then_some(packet.device)),
         packet.len,
         packet.data,
-        net::offset(packet.mac),
-        net::offset(packet.network),
-        net::offset(packet.transport),
+        OrDash(packet.mac.get()),
+        OrDash(packet.network.get()),
+        OrDash(packet.transport.get()),
+        Remark(packet, crossing),
     );
-    let _ = write!(text, "{}", remark(packet, crossing));
-    text.push('\n');
-    text
 }
 
-fn remark(packet: &Packet, crossing: &Crossing) -> String {
-    let mut text = String::new();
-    // Writing to a String does not fail.
-    let _ = match packet.point {
-        Point::Drop => {
-            let location = plain(&packet.location);
-            write!(
-                text,
-                "  {BAD}{}{BAD:#} {DIM}in {location}{DIM:#}",
-                packet.reason
-            )
+/// What stands behind a row's columns.
+struct Remark<'r>(&'r Packet, &'r Crossing);
+
+impl Display for Remark<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(packet, crossing) = self;
+        match packet.point {
+            Point::Drop => {
+                let location = plain(&packet.location);
+                let reason = &packet.reason;
+                write!(f, "  {BAD}{reason}{BAD:#} {DIM}in {location}{DIM:#}")?;
+            }
+            Point::Copy => write!(f, "  {} read", count(packet.copied, "byte", "bytes"))?,
+            _ => {}
         }
-        Point::Copy => write!(text, "  {} read", count(packet.copied, "byte", "bytes")),
-        _ => Ok(()),
-    };
-    if !crossing.first {
-        return text;
+        if !crossing.first {
+            return Ok(());
+        }
+        write!(f, "  {}", net::flow(packet))?;
+        if packet.gso_size > 0 {
+            let size = count(packet.gso_size.into(), "byte", "bytes");
+            write!(f, ", to be cut by {size}")?;
+        }
+        match crossing.origin {
+            Origin::Own => Ok(()),
+            Origin::Clone(of) => write!(f, ", {NOTE}clone of {of}{NOTE:#}"),
+            Origin::Segment(of) => write!(f, ", {NOTE}cut from {of}{NOTE:#}"),
+            Origin::Unknown => write!(f, ", {NOTE}first seen here{NOTE:#}"),
+        }
     }
-    let _ = write!(text, "  {}", net::flow(packet));
-    if packet.gso_size > 0 {
-        let _ = write!(
-            text,
-            ", to be cut by {}",
-            count(packet.gso_size.into(), "byte", "bytes")
-        );
-    }
-    let _ = match crossing.origin {
-        Origin::Own => Ok(()),
-        Origin::Clone(of) => write!(text, ", {NOTE}clone of {of}{NOTE:#}"),
-        Origin::Segment(of) => write!(text, ", {NOTE}cut from {of}{NOTE:#}"),
-        Origin::Unknown => write!(text, ", {NOTE}first seen here{NOTE:#}"),
-    };
-    text
 }
 
 #[cfg(test)]
@@ -93,9 +87,8 @@ mod tests {
             .events
             .iter()
             .filter(|event| matches!(event, Event::Packet(_)));
-        let rows: String = packets
-            .map(|event| row(event, walks.take(event).as_ref()))
-            .collect();
-        insta::assert_snapshot!(format!("{HEAD}{}", strip_str(&rows)));
+        let mut rows = HEAD.to_owned();
+        packets.for_each(|event| add(&mut rows, event, walks.take(event).as_ref()));
+        insta::assert_snapshot!(strip_str(&rows));
     }
 }

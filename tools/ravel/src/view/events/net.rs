@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use ravel_records::{
-    Close, Dropped, Event, Family, Offset, Packet, Point, Protocol, Release, Reset, Shut, SkState,
-    Text, Way,
+    Close, Dropped, Event, Family, Packet, Point, Protocol, Release, Reset, Shut, SkState, Text,
+    Way,
 };
 
+use super::OrDash;
 use crate::screen::{BAD, DIM, NAME, NOTE, count, plain};
 
 /// What happened, without its number and time; nothing for what is not of the network.
@@ -78,11 +79,6 @@ pub fn flow(packet: &Packet) -> String {
     }
 }
 
-/// An offset as it stands in a table.
-pub fn offset(offset: Offset) -> String {
-    offset.get().map_or("-".to_owned(), |at| at.to_string())
-}
-
 fn packet(event: &Packet) -> String {
     let mut text = format!(
         "packet {NAME}{:<9}{NAME:#} {} {}, {}, data {} mac {} network {} transport {}",
@@ -91,9 +87,9 @@ fn packet(event: &Packet) -> String {
         flow(event),
         count(event.len, "byte", "bytes"),
         event.data,
-        offset(event.mac),
-        offset(event.network),
-        offset(event.transport)
+        OrDash(event.mac.get()),
+        OrDash(event.network.get()),
+        OrDash(event.transport.get())
     );
     if event.point == Point::Drop {
         let _ = write!(text, ": {BAD}{}{BAD:#}", event.reason);
