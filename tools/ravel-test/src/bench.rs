@@ -4,7 +4,7 @@
 //! `ravel-test --bench flat` (of which `events` and `instructions` are parts) is for a VM whose clock counts instructions,
 //! `ravel-test --bench beside` (of which `target`, `sockets`, `packets`, `loss` and `queue` are) for any.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
