@@ -284,10 +284,29 @@ static __always_inline u16 port_of_socket(const struct ravel_net_filter *filter,
 	return !sk || skb->sk == sk || rx_sk == sk ? 0 : READ_ONCE(sk->sk_num);
 }
 
+/* As below, of IPv6; `at` is where the header should be. */
+static noinline bool is_rejected_ipv6(const struct ravel_net_filter *filter, const struct sk_buff *skb, const u8 *at,
+				      const struct sock *rx_sk)
+{
+	const struct ipv6hdr *ip = (const struct ipv6hdr *)at;
+	const __be16 *ports = (const __be16 *)(ip + 1);
+	u16 port = filter->port;
+
+	if ((const u8 *)(ports + 2) > skb_tail_pointer(skb) || *at >> 4 != 6)
+		return false;
+	if (filter->protocol && ip->nexthdr != filter->protocol)
+		return true;
+	if (filter->has_address && memcmp(&ip->saddr, filter->address, 16) && memcmp(&ip->daddr, filter->address, 16))
+		return true;
+	if (!port)
+		port = port_of_socket(filter, skb, rx_sk);
+	return port && get_unaligned(ports) != htons(port) && get_unaligned(ports + 1) != htons(port);
+}
+
 /*
  * Whether a filter is sure to let nothing pass that has this header: most packets are nobody's who watches, and this
  * is what they cost. The offset may be none, and behind it anything, of which no ends are found later on. Looked at is
- * the header that nearly all have, which is IPv4's without options.
+ * the header that nearly all have: IPv6's, and IPv4's without options.
  */
 static __always_inline bool is_rejected(const struct ravel_sink *sink, const struct sk_buff *skb, u32 network,
 					const struct sock *rx_sk)
@@ -298,6 +317,8 @@ static __always_inline bool is_rejected(const struct ravel_sink *sink, const str
 	const __be16 *ports = (const __be16 *)(ip + 1);
 	u16 port = filter->port;
 
+	if (skb->protocol == htons(ETH_P_IPV6))
+		return is_rejected_ipv6(filter, skb, at, rx_sk);
 	if (skb->protocol != htons(ETH_P_IP) || (const u8 *)(ports + 2) > end || *at != 0x45)
 		return false;
 	if (filter->protocol && ip->protocol != filter->protocol)
@@ -313,25 +334,6 @@ static __always_inline bool is_rejected(const struct ravel_sink *sink, const str
 	return port && get_unaligned(ports) != htons(port) && get_unaligned(ports + 1) != htons(port);
 }
 
-/* The same of IPv6. */
-static bool is_rejected_ipv6(const struct ravel_sink *sink, const struct crossing *crossing)
-{
-	const struct ravel_net_filter *filter = &sink->filter;
-	const struct sk_buff *skb = crossing->skb;
-	const u8 *end = skb_tail_pointer(skb), *at = skb->head + crossing->network;
-	const struct ipv6hdr *ip = (const struct ipv6hdr *)at;
-	const __be16 *ports = (const __be16 *)(ip + 1);
-	u16 port = filter->port ?: port_of_socket(filter, skb, crossing->rx_sk);
-
-	if ((const u8 *)(ports + 2) > end)
-		return false;
-	if (filter->protocol && ip->nexthdr != filter->protocol)
-		return true;
-	if (filter->has_address && memcmp(&ip->saddr, filter->address, 16) && memcmp(&ip->daddr, filter->address, 16))
-		return true;
-	return port && get_unaligned(ports) != htons(port) && get_unaligned(ports + 1) != htons(port);
-}
-
 static void look(struct ravel_sink *sink, struct crossing *at)
 {
 	const struct ravel_net_filter *filter = &sink->filter;
@@ -339,8 +341,6 @@ static void look(struct ravel_sink *sink, struct crossing *at)
 	const struct sock *owner;
 	struct ravel_ends ends;
 
-	if (skb->protocol == htons(ETH_P_IPV6) && is_rejected_ipv6(sink, at))
-		return;
 	ravel_find_ends(&ends, skb, at->network);
 	if (!ravel_ends_pass(filter, &ends))
 		return;
