@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -145,11 +146,21 @@ impl Sink {
 
     fn wait(&self, reader: &Reader) -> io::Result<()> {
         match self {
-            Self::Spool(_, stop) => stop.wait(Some(reader.as_fd()), Some(FAILED_AGAIN)),
-            _ => wait(reader),
+            Self::Spool(_, stop) => {
+                stop.wait(Some(reader.as_fd()), Some(FAILED_AGAIN))?;
+                stop.sleep(GATHERING);
+            }
+            _ => {
+                wait(reader)?;
+                thread::sleep(GATHERING);
+            }
         }
+        Ok(())
     }
 }
+
+/// How long more is waited for once there is something: to fetch one event takes far more than to tell it.
+pub const GATHERING: Duration = Duration::from_millis(10);
 
 /// How long to wait before looking again at what has failed.
 pub const FAILED_AGAIN: Duration = Duration::from_secs(10);
@@ -161,10 +172,13 @@ fn read(stream: &str, args: &Reading, client: &Client) -> Result<(), Failure> {
     let mut reader = client.events(stream).map_err(broken)?;
     let mut sink = Sink::of(stream, args)?;
     let mut left = args.count.unwrap_or(u64::MAX);
+    let mut most = 0;
     while left > 0 && !sink.asked_to_stop() {
-        let most = left.min(256);
-        let terms = format!("events={most} ms={}", u64::from(args.lease) * 1000);
-        reader.terms(&terms).map_err(broken)?;
+        if most != left.min(256) {
+            most = left.min(256);
+            let terms = format!("events={most} ms={}", u64::from(args.lease) * 1000);
+            reader.terms(&terms).map_err(broken)?;
+        }
         let Some(batch) = reader.batch().map_err(broken)? else {
             // To write records down is no work that a record could make fail: those that have were with
             // readers that were killed.

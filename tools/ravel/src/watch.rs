@@ -9,7 +9,6 @@ use std::io::{self, BufWriter, Write};
 use std::mem;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
 
 use ravel_records::client::Client;
 use ravel_records::walks::{Crossing, Walks};
@@ -19,7 +18,7 @@ use serde::Serialize;
 
 use crate::Failure;
 use crate::cli::{Create, EventSource, Watch};
-use crate::events::{errno, not_made, refused, request};
+use crate::events::{GATHERING, errno, not_made, refused, request};
 use crate::stop::Stop;
 use crate::view;
 use capture::Capture;
@@ -61,9 +60,6 @@ enum Form {
     Rows,
     Json,
 }
-
-/// How long more is waited for once there is something to tell: to fetch it costs more than to tell it.
-const GATHERING: Duration = Duration::from_millis(10);
 
 /// How much is fetched at once.
 const TERMS: &str = "events=2048 bytes=524288";
