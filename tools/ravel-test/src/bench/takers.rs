@@ -318,7 +318,8 @@ pub fn first_loss() -> Result<()> {
             );
             if missing > 0 {
                 found = Some((real, true));
-            } else if real < rate * 0.9 {
+            } else if time > SECONDS as f64 * 1.1e6 {
+                // No more can be made.
                 found = Some((real, false));
             }
             rate *= 1.5;
