@@ -31,6 +31,7 @@ tests!("cli_watch":
     signal_ends_it_in_a_flood [60 s],
     flood_of_20000_datagrams_is_told_whole [300 s],
     no_probe_stays_when_it_is_killed [60 s],
+    it_sleeps_while_there_is_nothing_to_tell [60 s],
     what_cannot_be_watched_is_a_sentence_and_exit_1,
 );
 
@@ -383,6 +384,44 @@ fn no_probe_stays_when_it_is_killed() -> Result<()> {
     child.wait()?;
     check_eq!(client().streams()?.streams, [], "streams");
     check!(probed()?.is_empty(), "probes are left");
+    Ok(())
+}
+
+/// By the kernel's own account of the time that it was on a CPU.
+fn it_sleeps_while_there_is_nothing_to_tell() -> Result<()> {
+    alone()?;
+    let bind = || UdpSocket::bind("127.0.0.1:0");
+    let (one, two, other) = (bind()?, bind()?, bind()?);
+    let port = two.local_addr()?.port().to_string();
+    let child = begin(&["--port", &port])?;
+    let spent = || sys::cpu_ns(child.id() as i32);
+    let settled = || {
+        wait_for("it to sleep", || {
+            let before = spent()?;
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(spent()? == before)
+        })
+    };
+    settled()?;
+    let asleep = spent()?;
+    for _ in 0..200 {
+        one.send_to(b"of others", other.local_addr()?)?;
+        other.recv(&mut [0; 16])?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    check_eq!(spent()?, asleep, "nanoseconds on a CPU");
+    one.send_to(b"its own", two.local_addr()?)?;
+    two.recv(&mut [0; 16])?;
+    wait_for("it to wake", || Ok(spent()? > asleep))?;
+    settled()?;
+    sys::kill(child.id() as i32, libc::SIGINT)?;
+    let text = end(child)?;
+    let first: Vec<&str> = text
+        .lines()
+        .skip(1)
+        .flat_map(str::split_whitespace)
+        .collect();
+    check_eq!(first.get(2), Some(&"output"), "what it told then: {text}");
     Ok(())
 }
 
