@@ -299,9 +299,11 @@ pub fn first_loss() -> Result<()> {
         let mut maker = paced(&TCP_STATE)?;
         let taker = Taker::start(who, &TCP_STATE, 1 << 20)?;
         let mut count = taker.warm(TCP_STATE.round)?;
-        let mut found = None;
+        // The highest rate without a loss, and the lowest with one.
+        let (mut whole, mut lossy) = (0.0, None);
         let mut rate = 4_000.0_f64;
-        while found.is_none() {
+        let mut halvings = 0;
+        while halvings < 4 {
             let cpu = taker.cpu()?;
             maker.link.send(&format!("{}", rate as usize))?;
             let line = maker.link.wait()?;
@@ -317,16 +319,25 @@ pub fn first_loss() -> Result<()> {
                 taker.lost()?
             );
             if missing > 0 {
-                found = Some((real, true));
-            } else if time > SECONDS as f64 * 1.1e6 {
-                // No more can be made.
-                found = Some((real, false));
+                lossy = Some(real);
+            } else {
+                whole = real;
+                if lossy.is_none() && time > SECONDS as f64 * 1.1e6 {
+                    // No more can be made.
+                    break;
+                }
             }
-            rate *= 1.5;
+            rate = match lossy {
+                Some(lossy) => {
+                    halvings += 1;
+                    (whole + lossy) / 2.0
+                }
+                None => rate * 1.5,
+            };
         }
         drop(taker);
         maker.kill()?;
-        first.extend(found);
+        first.push((lossy.unwrap_or(whole), lossy.is_some()));
     }
     let [ours, _, theirs] = first[..] else {
         bail!("not all were measured");
