@@ -74,9 +74,7 @@ impl Hold {
     pub(super) fn is_long(&self) -> bool {
         self.since.elapsed().as_nanos() >= LONG
     }
-}
 
-impl Hold {
     /// How long who has held it is to leave it alone, where others had to wait meanwhile.
     pub(super) fn rest(&self) -> Rest {
         let held = self.since.elapsed().as_nanos();
@@ -93,14 +91,14 @@ const LONGEST_REST: i64 = 20_000_000;
 
 /// A time to leave a lock alone.
 #[must_use]
-pub(crate) struct Rest(u64);
+pub(super) struct Rest(u64);
 
 impl Rest {
     /// Nobody waited.
     pub(super) const NONE: Self = Self(0);
 
     /// Sleeps for that time, or until a fatal signal.
-    pub(crate) fn take(self) {
+    pub(super) fn take(self) {
         if self.0 > 0 {
             // SAFETY: A process is here, which may sleep: it has released the lock that this is about, and holds no
             // spinlock.

@@ -75,8 +75,22 @@ pub(crate) struct MmapGuard<'a> {
 }
 
 impl<'a> MmapGuard<'a> {
+    /// Does something under the lock, then lets go of the mappings, too, and leaves the lock alone for a while where
+    /// others had to wait for it. `EINTR` if a fatal signal comes before the lock is had.
+    pub(crate) fn with<T>(
+        user: ARef<MmWithUser>,
+        f: impl FnOnce(&MmapGuard<'_>) -> T,
+    ) -> Result<T> {
+        let lock = MmapGuard::lock(&user)?;
+        let done = f(&lock);
+        let rest = lock.release();
+        drop(user);
+        rest.take();
+        Ok(done)
+    }
+
     /// Waits for the lock; `EINTR` if a fatal signal comes first.
-    pub(crate) fn lock(mm: &'a MmWithUser) -> Result<Self> {
+    fn lock(mm: &'a MmWithUser) -> Result<Self> {
         // SAFETY: `mm` is a reference.
         to_result(unsafe { bindings::ravel_mmap_read_lock_killable(mm.as_raw()) })?;
         // INVARIANT: The lock was just taken.
@@ -99,7 +113,7 @@ impl<'a> MmapGuard<'a> {
     }
 
     /// Drops it, and says for how long it is to be left alone.
-    pub(crate) fn release(self) -> Rest {
+    fn release(self) -> Rest {
         match self.is_contended() {
             true => self.hold.rest(),
             false => Rest::NONE,

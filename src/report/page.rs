@@ -143,12 +143,7 @@ impl Walk {
         self.found.clear();
         self.mappers.clear();
         let user = self.space.user().ok_or(Fault::EXITED)?;
-        let lock = MmapGuard::lock(&user)?;
-        let step = self.collect_under(&lock, view);
-        let rest = lock.release();
-        drop(user);
-        rest.take();
-        step
+        MmapGuard::with(user, |lock| self.collect_under(lock, view))?
     }
 
     fn collect_under(&mut self, lock: &MmapGuard<'_>, view: &Viewpoint) -> Result<Step, Fault> {

@@ -210,12 +210,7 @@ impl<R: VmaReport> Walk<R> {
 
     fn collect(&mut self, view: &Viewpoint) -> Result<Step, Fault> {
         let user = self.space.user().ok_or(Fault::EXITED)?;
-        let lock = MmapGuard::lock(&user)?;
-        let step = self.collect_under(&lock, view);
-        let rest = lock.release();
-        drop(user);
-        rest.take();
-        step
+        MmapGuard::with(user, |lock| self.collect_under(lock, view))?
     }
 
     fn collect_under(&mut self, lock: &MmapGuard<'_>, view: &Viewpoint) -> Result<Step, Fault> {
