@@ -50,7 +50,12 @@ const FILTERS: [&str; 3] = ["address", "port", "protocol"];
 /// What a line asks for.
 #[derive(Debug)]
 enum Order {
-    Create { name: String, pid: Option<u64> },
+    Create {
+        name: String,
+        pid: Option<u64>,
+        /// It goes with the descriptor that it is written to.
+        until_close: bool,
+    },
     Remove(String),
     Lease { ms: u64 },
     Ack(Option<u64>),
@@ -122,14 +127,19 @@ impl Order {
                 }
                 optional(pairs.get("port"), 1, 65535)?;
                 optional(pairs.get("protocol"), 1, 255)?;
-                if pairs.get("until").is_some_and(|until| *until != "close") {
+                let until = pairs.get("until");
+                if until.is_some_and(|until| *until != "close") {
                     return None;
                 }
                 if let Some(address) = pairs.get("address") {
                     address.parse::<IpAddr>().ok()?;
                 }
                 let pid = optional(who.into_iter().flatten().next(), 1, LAST_PID)?;
-                Some(Self::Create { name, pid })
+                Some(Self::Create {
+                    name,
+                    pid,
+                    until_close: until.is_some(),
+                })
             }
             (Target::Streams, "remove") if arguments.len() == 1 => {
                 Some(Self::Remove(name(arguments[0])?))
@@ -219,7 +229,8 @@ fn numbers(text: &str) -> Result<BTreeSet<u64>> {
 /// What the module should know.
 struct Model {
     sources: Vec<String>,
-    names: BTreeSet<String>,
+    /// The streams, and whether each goes with the descriptor that made it.
+    streams: BTreeMap<String, bool>,
     /// Processes that stay.
     alive: BTreeSet<u64>,
     zombie: u64,
@@ -249,15 +260,15 @@ impl Model {
             return (vec![libc::EINVAL], None);
         };
         let expected = match (&order, target) {
-            (Order::Create { name, .. }, _) if self.names.contains(name) => vec![libc::EEXIST],
-            (Order::Create { .. }, _) if self.names.len() == MAX_STREAMS => vec![libc::ENOSPC],
+            (Order::Create { name, .. }, _) if self.streams.contains_key(name) => vec![libc::EEXIST],
+            (Order::Create { .. }, _) if self.streams.len() == MAX_STREAMS => vec![libc::ENOSPC],
             (Order::Create { pid, .. }, _) => match *pid {
                 None => vec![0],
                 Some(pid) if self.alive.contains(&pid) => vec![0],
                 Some(pid) if pid == self.zombie || pid > self.pid_max => vec![libc::ESRCH],
                 Some(_) => vec![0, libc::ESRCH],
             },
-            (Order::Remove(name), _) if self.names.contains(name) => vec![0],
+            (Order::Remove(name), _) if self.streams.contains_key(name) => vec![0],
             (Order::Remove(_), _) => vec![libc::ENOENT],
             (Order::Lease { .. }, _) => vec![0],
             (Order::Ack(Some(seq)), Target::Reader(at)) => {
@@ -293,8 +304,13 @@ impl Model {
             return Ok(());
         }
         match (order, target) {
-            (Order::Create { name, .. }, _) => drop(self.names.insert(name)),
-            (Order::Remove(name), _) => drop(self.names.remove(&name)),
+            (
+                Order::Create {
+                    name, until_close, ..
+                },
+                _,
+            ) => drop(self.streams.insert(name, until_close)),
+            (Order::Remove(name), _) => drop(self.streams.remove(&name)),
             (Order::Lease { ms }, Target::Reader(at)) => self.readers[at].ms = ms,
             (Order::Ack(upto), Target::Reader(at)) => {
                 let batch = &mut self.readers[at].batch;
@@ -512,6 +528,14 @@ fn is_unwanted(order: Option<&Order>, input: &[u8]) -> bool {
     }
 }
 
+/// The streams as the module lists them, and whether each goes with a descriptor.
+fn listed() -> Result<BTreeMap<String, bool>> {
+    let streams = client().streams()?.streams.into_iter();
+    Ok(streams
+        .map(|stream| (stream.name, stream.until_close))
+        .collect())
+}
+
 fn every_order_to_a_stream_is_answered_as_documented() -> Result<()> {
     let count = tier::fuzz_inputs() / 20;
     let seed = match tier::asked("RAVEL_FUZZ_SEED") {
@@ -550,7 +574,7 @@ fn every_order_to_a_stream_is_answered_as_documented() -> Result<()> {
         sources: names
             .filter_map(|rest| Some(rest.split_once(' ')?.0.to_owned()))
             .collect(),
-        names: BTreeSet::from([FULL.to_owned()]),
+        streams: BTreeMap::from([(FULL.to_owned(), false)]),
         alive: [1, 2, sys::getpid(), idle.pid].map(|pid| pid as u64).into(),
         zombie: zombie.pid as u64,
         pid_max: fs::read_to_string("/proc/sys/kernel/pid_max")?
@@ -643,13 +667,7 @@ fn every_order_to_a_stream_is_answered_as_documented() -> Result<()> {
             model.took(target, order, errno).with_context(told)?;
         }
         if n % 1000 == 0 || n + 1 == count {
-            let listed: BTreeSet<String> = client()
-                .streams()?
-                .streams
-                .into_iter()
-                .map(|stream| stream.name)
-                .collect();
-            check_eq!(listed, model.names, "streams, after {}", told());
+            check_eq!(listed()?, model.streams, "streams, after {}", told());
             check_eq!(
                 module::references()?,
                 files as i64,
@@ -678,7 +696,12 @@ fn every_order_to_a_stream_is_answered_as_documented() -> Result<()> {
         "what was acknowledged is handed out again"
     );
     drop((streams, failed, plain, gone_files, full));
-    for name in model.names.iter().filter(|name| *name != FULL) {
+    // With the descriptor that made them go those that were to.
+    model
+        .streams
+        .retain(|name, until_close| name != FULL && !*until_close);
+    check_eq!(listed()?, model.streams, "streams behind the descriptor");
+    for name in model.streams.keys() {
         client().control_streams(&format!("remove {name}"))?;
     }
     check!(client().streams()?.streams.is_empty(), "streams are left");
