@@ -206,7 +206,7 @@ struct ravel_net_filter {
 	struct sock *sock;	/* a reference is held, as on the next */
 	struct cgroup *cgroup;	/* or one below it */
 	u8 address[16];		/* of either end; IPv4 as IPv6 maps it */
-	u16 port;		/* likewise */
+	__be16 port;		/* likewise, in network order */
 	u8 protocol;		/* what IP carries */
 	bool has_address;
 };

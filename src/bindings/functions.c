@@ -31,6 +31,7 @@ struct target {
 	unsigned long ip;		/* 0: there is none */
 	ravel_enter_fn *enter;
 	unsigned long listeners;	/* who is told of it, as bits */
+	void *only;			/* the sink of the one that there mostly is; NULL: see listeners */
 } __aligned(4 * sizeof(long));
 
 struct listener {
@@ -38,8 +39,8 @@ struct listener {
 	ravel_enter_fn *enter;		/* NULL: that of the function */
 };
 
-/* Each function stands where its address hashes to, or in one of the next places. */
-#define PLACE_BITS 6
+/* Each function stands where its address hashes to, or, where two do to the same, in one of the next places. */
+#define PLACE_BITS 10
 #define PLACES (1U << PLACE_BITS)
 static_assert(PLACES > 2 * RAVEL_FUNCTIONS);
 
@@ -55,45 +56,80 @@ static struct place {
 	unsigned long ip;
 } places[RAVEL_FUNCTIONS];
 
-static noinline notrace struct target *find_target(unsigned long ip)
+/* Where a function mostly stands. */
+static __always_inline struct target *first_place(unsigned long ip)
 {
-	u32 first = hash_long(ip, PLACE_BITS), i;
+	struct target *target = &targets[hash_long(ip, PLACE_BITS)];
+
+	/* An address from here on, which would else be worked out twice. */
+	OPTIMIZER_HIDE_VAR(target);
+	return target;
+}
+
+/* That of a function, or a free place for it; NULL: there is neither. */
+static noinline notrace struct target *target_of(unsigned long ip)
+{
+	struct target *target = first_place(ip);
+	u32 i;
 
 	for (i = 0; i < PLACES; i++) {
-		struct target *target = &targets[(first + i) % PLACES];
 		unsigned long its = READ_ONCE(target->ip);
 
 		if (its == ip || !its)
 			return target;
+		if (++target == targets + PLACES)
+			target = targets;
 	}
 	return NULL;
 }
 
-/* That of a function, or a free place for it; NULL: there is neither. */
-static __always_inline struct target *target_of(unsigned long ip)
+static noinline notrace void tell_all(const struct target *target, struct ftrace_regs *regs)
 {
-	struct target *target = &targets[hash_long(ip, PLACE_BITS)];
-
-	return likely(READ_ONCE(target->ip) == ip) ? target : find_target(ip);
-}
-
-/* Any context; no function that is called from here has a probe of ravel's. */
-static void notrace entered(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *regs)
-{
-	const struct target *target = target_of(ip);
 	unsigned long told;
 
-	if (unlikely(!target))
-		return;
-	/* For who takes a listener away, and waits for RCU. */
-	preempt_disable_notrace();
-	/* Pairs with that in tell(). */
+	/* Pairs with that in set_listeners(). */
 	for (told = smp_load_acquire(&target->listeners); told; told &= told - 1) {
 		const struct listener *listener = listeners + __ffs(told);
 
 		(listener->enter ?: target->enter)(listener->sink, regs);
 	}
+}
+
+static __always_inline void tell(const struct target *target, struct ftrace_regs *regs)
+{
+	void *only;
+
+	/* For who takes a listener away, and waits for RCU. */
+	preempt_disable_notrace();
+	/* Likewise. */
+	only = smp_load_acquire(&target->only);
+	if (likely(only))
+		target->enter(only, regs);
+	else
+		tell_all(target, regs);
 	preempt_enable_notrace();
+}
+
+static noinline notrace void entered_elsewhere(unsigned long ip, struct ftrace_regs *regs)
+{
+	const struct target *target = target_of(ip);
+
+	if (target)
+		tell(target, regs);
+}
+
+/*
+ * Any context; no function that is called from here has a probe of ravel's. What is called as rarely as this is often
+ * is left to others, so that nothing has to be kept on the stack.
+ */
+static void notrace entered(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *regs)
+{
+	const struct target *target = first_place(ip);
+
+	if (likely(READ_ONCE(target->ip) == ip))
+		tell(target, regs);
+	else
+		entered_elsewhere(ip, regs);
 }
 
 static struct ftrace_ops ops = { .func = entered, .flags = FTRACE_OPS_FL_SAVE_ARGS };
@@ -203,7 +239,7 @@ int ravel_functions_missing(const struct ravel_function *functions, u32 count)
 /* Has ftrace call for those functions that somebody is told of, and for no other. */
 static int watch(void)
 {
-	unsigned long ips[PLACES];
+	unsigned long ips[RAVEL_FUNCTIONS];
 	u32 i, count = 0;
 	int err;
 
@@ -231,7 +267,17 @@ static void stop(void)
 	registered = false;
 }
 
-static int tell(u32 number, const struct ravel_function *function, unsigned long ip)
+/* The listeners are there before anybody finds them, and so is what is called for them. */
+static void set_listeners(struct target *target, unsigned long told)
+{
+	const struct listener *first = told ? listeners + __ffs(told) : NULL;
+	bool is_only = first && !(told & (told - 1)) && !first->enter;
+
+	smp_store_release(&target->listeners, told);
+	smp_store_release(&target->only, is_only ? first->sink : NULL);
+}
+
+static int add(u32 number, const struct ravel_function *function, unsigned long ip)
 {
 	struct target *target = target_of(ip);
 
@@ -241,8 +287,7 @@ static int tell(u32 number, const struct ravel_function *function, unsigned long
 		target->enter = ravel_net_enters[function->hook] ?: ravel_packet_enters[function->hook];
 		WRITE_ONCE(target->ip, ip);
 	}
-	/* The listener is there before anybody finds it, and so is what is called for it. */
-	smp_store_release(&target->listeners, target->listeners | BIT(number));
+	set_listeners(target, target->listeners | BIT(number));
 	return 0;
 }
 
@@ -252,7 +297,8 @@ static void silence(u32 number)
 	u32 i;
 
 	for (i = 0; i < PLACES; i++) {
-		WRITE_ONCE(targets[i].listeners, targets[i].listeners & ~BIT(number));
+		if (targets[i].listeners & BIT(number))
+			set_listeners(&targets[i], targets[i].listeners & ~BIT(number));
 		is_watched |= targets[i].listeners;
 	}
 	/* It takes memory. Without any, functions that nobody is told of are watched for as long as others are. */
@@ -289,7 +335,7 @@ static int listen(void *sink, ravel_enter_fn *enter, const struct ravel_function
 		return number;
 	listeners[number] = (struct listener) { .sink = sink, .enter = enter };
 	for (i = 0; i < count && !err; i++)
-		err = ips[i] ? tell(number, &functions[i], ips[i]) : -EOPNOTSUPP;
+		err = ips[i] ? add(number, &functions[i], ips[i]) : -EOPNOTSUPP;
 	err = err ?: watch();
 	if (err)
 		silence(number);

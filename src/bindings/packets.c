@@ -113,8 +113,8 @@ bool ravel_ends_pass(const struct ravel_net_filter *filter, const struct ravel_e
 {
 	if (filter->protocol && (!ends->from || ends->protocol != filter->protocol))
 		return false;
-	if (filter->port && (!ends->has_ports || (ends->from_port != filter->port &&
-						  ends->to_port != filter->port)))
+	if (filter->port && (!ends->has_ports || (htons(ends->from_port) != filter->port &&
+						  htons(ends->to_port) != filter->port)))
 		return false;
 	return !filter->has_address || (ends->from &&
 					(is_address(ends->family, ends->from, filter->address) ||
@@ -191,9 +191,19 @@ struct crossing {
 	unsigned long location;
 	u32 reason;
 	u32 copied;
-	u32 network;			/* where the network header is */
 	u8 point;
 };
+
+/*
+ * Where the network header is, from head. On its way in, data begins with it, and network_header may be that of
+ * somewhere else.
+ */
+static __always_inline u32 network_at(const struct sk_buff *skb, u8 point)
+{
+	if (point == RAVEL_POINT_GRO || point == RAVEL_POINT_RECEIVE)
+		return skb->data - skb->head;
+	return skb->network_header;
+}
 
 /* Puts it together where it will lie; all of it has to be set. */
 static __always_inline void fill(struct ravel_packet *packet, const struct crossing *at, const struct ravel_ends *ends,
@@ -275,52 +285,40 @@ static noinline void record(struct ravel_sink *sink, const struct crossing *at, 
 	local_irq_restore(flags);
 }
 
-/* The port that one end has to have, from what is no filter for one; 0: any will do. */
-static __always_inline u16 port_of_socket(const struct ravel_net_filter *filter, const struct sk_buff *skb,
-					  const struct sock *rx_sk)
+/* Whether there is a port that one end has to have, and neither has. */
+static __always_inline bool lacks_port(const __be16 *ports, __be16 port)
+{
+	return port && get_unaligned(ports) != port && get_unaligned(ports + 1) != port;
+}
+
+/* The same of the port of a socket whose packets are asked for, unless the packet is said to be its. */
+static __always_inline bool lacks_port_of_socket(const __be16 *ports, const struct ravel_net_filter *filter,
+						 const struct sk_buff *skb, const struct sock *rx_sk)
 {
 	const struct sock *sk = filter->sock;
 
-	return !sk || skb->sk == sk || rx_sk == sk ? 0 : READ_ONCE(sk->sk_num);
-}
-
-/* As below, of IPv6; `at` is where the header should be. */
-static noinline bool is_rejected_ipv6(const struct ravel_net_filter *filter, const struct sk_buff *skb, const u8 *at,
-				      const struct sock *rx_sk)
-{
-	const struct ipv6hdr *ip = (const struct ipv6hdr *)at;
-	const __be16 *ports = (const __be16 *)(ip + 1);
-	u16 port = filter->port;
-
-	if ((const u8 *)(ports + 2) > skb_tail_pointer(skb) || *at >> 4 != 6)
-		return false;
-	if (filter->protocol && ip->nexthdr != filter->protocol)
-		return true;
-	if (filter->has_address && memcmp(&ip->saddr, filter->address, 16) && memcmp(&ip->daddr, filter->address, 16))
-		return true;
-	if (!port)
-		port = port_of_socket(filter, skb, rx_sk);
-	return port && get_unaligned(ports) != htons(port) && get_unaligned(ports + 1) != htons(port);
+	return sk && skb->sk != sk && rx_sk != sk && lacks_port(ports, htons(READ_ONCE(sk->sk_num)));
 }
 
 /*
  * Whether a filter is sure to let nothing pass that has this header: most packets are nobody's who watches, and this
  * is what they cost. The offset may be none, and behind it anything, of which no ends are found later on. Looked at is
- * the header that nearly all have: IPv6's, and IPv4's without options.
+ * the header that nearly all have: IPv4's without options, in the probe itself, and IPv6's, one call further on. What
+ * mostly rejects comes first. Where the bytes of another protocol look like IP's, it is rejected rightly: it has no
+ * port, protocol or address, and is a socket's only if it belongs to it.
  */
-static __always_inline bool is_rejected(const struct ravel_sink *sink, const struct sk_buff *skb, u32 network,
+static __always_inline bool is_rejected(const struct ravel_sink *sink, const struct sk_buff *skb, u8 point,
 					const struct sock *rx_sk)
 {
 	const struct ravel_net_filter *filter = &sink->filter;
-	const u8 *end = skb_tail_pointer(skb), *at = skb->head + network;
-	const struct iphdr *ip = (const struct iphdr *)at;
+	u32 network = network_at(skb, point), tail = skb_tail_pointer(skb) - skb->head;
+	const struct iphdr *ip = (const struct iphdr *)(skb->head + network);
 	const __be16 *ports = (const __be16 *)(ip + 1);
-	u16 port = filter->port;
 
-	if (skb->protocol == htons(ETH_P_IPV6))
-		return is_rejected_ipv6(filter, skb, at, rx_sk);
-	if (skb->protocol != htons(ETH_P_IP) || (const u8 *)(ports + 2) > end || *at != 0x45)
+	if (network + sizeof(*ip) + 2 * sizeof(*ports) > tail || *(const u8 *)ip != 0x45)
 		return false;
+	if (lacks_port(ports, filter->port))
+		return true;
 	if (filter->protocol && ip->protocol != filter->protocol)
 		return true;
 	if (filter->has_address) {
@@ -329,9 +327,26 @@ static __always_inline bool is_rejected(const struct ravel_sink *sink, const str
 		if (ip->saddr != address && ip->daddr != address)
 			return true;
 	}
-	if (!port)
-		port = port_of_socket(filter, skb, rx_sk);
-	return port && get_unaligned(ports) != htons(port) && get_unaligned(ports + 1) != htons(port);
+	return lacks_port_of_socket(ports, filter, skb, rx_sk);
+}
+
+static __always_inline bool is_rejected_ipv6(const struct ravel_sink *sink, const struct sk_buff *skb, u8 point,
+					     const struct sock *rx_sk)
+{
+	const struct ravel_net_filter *filter = &sink->filter;
+	u32 network = network_at(skb, point), tail = skb_tail_pointer(skb) - skb->head;
+	const struct ipv6hdr *ip = (const struct ipv6hdr *)(skb->head + network);
+	const __be16 *ports = (const __be16 *)(ip + 1);
+
+	if (network + sizeof(*ip) + 2 * sizeof(*ports) > tail || *(const u8 *)ip >> 4 != 6)
+		return false;
+	if (lacks_port(ports, filter->port))
+		return true;
+	if (filter->protocol && ip->nexthdr != filter->protocol)
+		return true;
+	if (filter->has_address && memcmp(&ip->saddr, filter->address, 16) && memcmp(&ip->daddr, filter->address, 16))
+		return true;
+	return lacks_port_of_socket(ports, filter, skb, rx_sk);
 }
 
 static void look(struct ravel_sink *sink, struct crossing *at)
@@ -341,7 +356,7 @@ static void look(struct ravel_sink *sink, struct crossing *at)
 	const struct sock *owner;
 	struct ravel_ends ends;
 
-	ravel_find_ends(&ends, skb, at->network);
+	ravel_find_ends(&ends, skb, network_at(skb, at->point));
 	if (!ravel_ends_pass(filter, &ends))
 		return;
 	owner = ravel_skb_owner(skb);
@@ -358,15 +373,40 @@ static void look(struct ravel_sink *sink, struct crossing *at)
 }
 
 /* What most points know of a packet. */
-static noinline void cross(void *sink, const struct sk_buff *skb, u32 network, u8 point, const struct net_device *dev)
+static noinline void cross_at(void *sink, const struct sk_buff *skb, u8 point, const struct net_device *dev)
 {
-	look(sink, &(struct crossing) { .skb = skb, .network = network, .point = point, .dev = dev });
+	look(sink, &(struct crossing) { .skb = skb, .point = point, .dev = dev });
 }
 
-/* On its way in, data begins with the network header, and network_header may be that of somewhere else. */
-static u32 at_data(const struct sk_buff *skb)
+/* By itself, since what makes a crossing begins by setting up its stack. */
+static noinline void cross(void *sink, const struct sk_buff *skb, u8 point, const struct net_device *dev)
 {
-	return skb->data - skb->head;
+	if (!is_rejected_ipv6(sink, skb, point, NULL))
+		cross_at(sink, skb, point, dev);
+}
+
+static void probe_gro(void *sink, const struct sk_buff *skb)
+{
+	if (!is_rejected(sink, skb, RAVEL_POINT_GRO, NULL))
+		cross(sink, skb, RAVEL_POINT_GRO, skb->dev);
+}
+
+static void probe_receive(void *sink, struct sk_buff *skb)
+{
+	if (!is_rejected(sink, skb, RAVEL_POINT_RECEIVE, NULL))
+		cross(sink, skb, RAVEL_POINT_RECEIVE, skb->dev);
+}
+
+static void probe_queue(void *sink, struct sk_buff *skb)
+{
+	if (!is_rejected(sink, skb, RAVEL_POINT_QUEUE, NULL))
+		cross(sink, skb, RAVEL_POINT_QUEUE, skb->dev);
+}
+
+static void probe_transmit(void *sink, const struct sk_buff *skb, const struct net_device *dev)
+{
+	if (!is_rejected(sink, skb, RAVEL_POINT_TRANSMIT, NULL))
+		cross(sink, skb, RAVEL_POINT_TRANSMIT, dev);
 }
 
 /*
@@ -375,65 +415,41 @@ static u32 at_data(const struct sk_buff *skb)
  */
 static bool was_on_its_way(const struct sk_buff *skb)
 {
-	return skb->head && (skb->mac_header != UNSET || (skb->network_header && skb->network_header != UNSET));
+	return skb->mac_header != UNSET || (skb->network_header && skb->network_header != UNSET);
 }
 
-static void probe_gro(void *sink, const struct sk_buff *skb)
+/* Whether a filter may let an end pass. An sk_buff may have no buffer by then. */
+static __always_inline bool may_end(const struct ravel_sink *sink, const struct sk_buff *skb, u8 point,
+				    const struct sock *rx_sk)
 {
-	u32 network = at_data(skb);
-
-	if (!is_rejected(sink, skb, network, NULL))
-		cross(sink, skb, network, RAVEL_POINT_GRO, skb->dev);
-}
-
-static void probe_receive(void *sink, struct sk_buff *skb)
-{
-	u32 network = at_data(skb);
-
-	if (!is_rejected(sink, skb, network, NULL))
-		cross(sink, skb, network, RAVEL_POINT_RECEIVE, skb->dev);
+	return skb->head && !is_rejected(sink, skb, point, rx_sk) && was_on_its_way(skb);
 }
 
 static noinline void copied(void *sink, const struct sk_buff *skb, int len)
 {
-	look(sink, &(struct crossing) {
-		.skb = skb, .point = RAVEL_POINT_COPY, .copied = len, .network = skb->network_header,
-	});
+	if (is_rejected_ipv6(sink, skb, RAVEL_POINT_COPY, NULL))
+		return;
+	look(sink, &(struct crossing) { .skb = skb, .point = RAVEL_POINT_COPY, .copied = len });
 }
 
 static void probe_copy(void *sink, const struct sk_buff *skb, int len)
 {
-	if (was_on_its_way(skb) && !is_rejected(sink, skb, skb->network_header, NULL))
+	if (may_end(sink, skb, RAVEL_POINT_COPY, NULL))
 		copied(sink, skb, len);
-}
-
-static void probe_queue(void *sink, struct sk_buff *skb)
-{
-	u32 network = skb->network_header;
-
-	if (!is_rejected(sink, skb, network, NULL))
-		cross(sink, skb, network, RAVEL_POINT_QUEUE, skb->dev);
-}
-
-static void probe_transmit(void *sink, const struct sk_buff *skb, const struct net_device *dev)
-{
-	u32 network = skb->network_header;
-
-	if (!is_rejected(sink, skb, network, NULL))
-		cross(sink, skb, network, RAVEL_POINT_TRANSMIT, dev);
 }
 
 static noinline void consumed(void *sink, const struct sk_buff *skb, void *location)
 {
+	if (is_rejected_ipv6(sink, skb, RAVEL_POINT_CONSUME, NULL))
+		return;
 	look(sink, &(struct crossing) {
 		.skb = skb, .point = RAVEL_POINT_CONSUME, .location = (unsigned long)location,
-		.network = skb->network_header,
 	});
 }
 
 static void probe_consume(void *sink, struct sk_buff *skb, void *location)
 {
-	if (was_on_its_way(skb) && !is_rejected(sink, skb, skb->network_header, NULL))
+	if (may_end(sink, skb, RAVEL_POINT_CONSUME, NULL))
 		consumed(sink, skb, location);
 }
 
@@ -441,16 +457,18 @@ static void probe_consume(void *sink, struct sk_buff *skb, void *location)
 static noinline void dropped(void *sink, const struct sk_buff *skb, void *location, enum skb_drop_reason reason,
 			     const struct sock *rx_sk)
 {
+	if (is_rejected_ipv6(sink, skb, RAVEL_POINT_DROP, rx_sk))
+		return;
 	look(sink, &(struct crossing) {
 		.skb = skb, .point = RAVEL_POINT_DROP, .location = (unsigned long)location, .reason = reason,
-		.rx_sk = rx_sk, .network = skb->network_header,
+		.rx_sk = rx_sk,
 	});
 }
 
 static void probe_drop(void *sink, struct sk_buff *skb, void *location, enum skb_drop_reason reason,
 		       const struct sock *rx_sk)
 {
-	if (was_on_its_way(skb) && !is_rejected(sink, skb, skb->network_header, rx_sk))
+	if (may_end(sink, skb, RAVEL_POINT_DROP, rx_sk))
 		dropped(sink, skb, location, reason, rx_sk);
 }
 
@@ -466,16 +484,14 @@ static void enter_copied_udp(void *sink, struct ftrace_regs *regs)
 
 	if (!udp_skb_is_linear(skb) && (len < 0 || udp_skb_csum_unnecessary(skb) || skb->csum_valid))
 		return;
-	if (!is_rejected(sink, skb, skb->network_header, NULL))
+	if (!is_rejected(sink, skb, RAVEL_POINT_COPY, NULL))
 		copied(sink, skb, abs(len));
 }
 
-static void cross_ip(void *sink, const struct sk_buff *skb)
+static __always_inline void cross_ip(void *sink, const struct sk_buff *skb)
 {
-	u32 network = skb->network_header;
-
-	if (!is_rejected(sink, skb, network, NULL))
-		cross(sink, skb, network, RAVEL_POINT_IP, skb->dev);
+	if (!is_rejected(sink, skb, RAVEL_POINT_IP, NULL))
+		cross(sink, skb, RAVEL_POINT_IP, skb->dev);
 }
 
 /* ip_rcv(struct sk_buff *, ...), and IPv6's. */
@@ -499,17 +515,19 @@ static void enter_transport(void *sink, struct ftrace_regs *regs)
 {
 	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 0);
 
-	if (!is_rejected(sink, skb, skb->network_header, NULL))
-		cross(sink, skb, skb->network_header, RAVEL_POINT_TRANSPORT, skb->dev);
+	if (!is_rejected(sink, skb, RAVEL_POINT_TRANSPORT, NULL))
+		cross(sink, skb, RAVEL_POINT_TRANSPORT, skb->dev);
 }
 
 /* ip_output(struct net *, struct sock *, struct sk_buff *), that of multicast, and IPv6's. The device is that of the route. */
 static noinline void put_out(void *sink, const struct sk_buff *skb, const struct net *net)
 {
+	if (is_rejected_ipv6(sink, skb, RAVEL_POINT_OUTPUT, NULL))
+		return;
 	rcu_read_lock();
 	look(sink, &(struct crossing) {
 		.skb = skb, .point = RAVEL_POINT_OUTPUT, .net = net,
-		.dev = skb_dst(skb) ? READ_ONCE(skb_dst(skb)->dev) : NULL, .network = skb->network_header,
+		.dev = skb_dst(skb) ? READ_ONCE(skb_dst(skb)->dev) : NULL,
 	});
 	rcu_read_unlock();
 }
@@ -518,7 +536,7 @@ static void enter_output(void *sink, struct ftrace_regs *regs)
 {
 	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 2);
 
-	if (!is_rejected(sink, skb, skb->network_header, NULL))
+	if (!is_rejected(sink, skb, RAVEL_POINT_OUTPUT, NULL))
 		put_out(sink, skb, (void *)ftrace_regs_get_argument(regs, 0));
 }
 
@@ -530,8 +548,8 @@ static void enter_free(void *sink, struct ftrace_regs *regs)
 {
 	const struct sk_buff *skb = (void *)ftrace_regs_get_argument(regs, 0);
 
-	if (was_on_its_way(skb) && !is_rejected(sink, skb, skb->network_header, NULL))
-		cross(sink, skb, skb->network_header, RAVEL_POINT_FREE, NULL);
+	if (may_end(sink, skb, RAVEL_POINT_FREE, NULL))
+		cross(sink, skb, RAVEL_POINT_FREE, NULL);
 }
 
 /* kfree_skb_partial(struct sk_buff *, bool): where another has its buffer by now, this frees it by itself. */

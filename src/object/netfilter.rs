@@ -71,7 +71,7 @@ impl NetFilter {
                 IpAddr::V6(v6) => v6.octets(),
             };
         }
-        filter.raw.port = wanted.port.unwrap_or(0);
+        filter.raw.port = wanted.port.unwrap_or(0).to_be();
         filter.raw.protocol = wanted.protocol.unwrap_or(0);
         Ok(filter)
     }
