@@ -57,7 +57,9 @@ enum Order {
         until_close: bool,
     },
     Remove(String),
-    Lease { ms: u64 },
+    Lease {
+        ms: u64,
+    },
     Ack(Option<u64>),
     Release,
     Replay(Option<u64>),
@@ -260,7 +262,9 @@ impl Model {
             return (vec![libc::EINVAL], None);
         };
         let expected = match (&order, target) {
-            (Order::Create { name, .. }, _) if self.streams.contains_key(name) => vec![libc::EEXIST],
+            (Order::Create { name, .. }, _) if self.streams.contains_key(name) => {
+                vec![libc::EEXIST]
+            }
             (Order::Create { .. }, _) if self.streams.len() == MAX_STREAMS => vec![libc::ENOSPC],
             (Order::Create { pid, .. }, _) => match *pid {
                 None => vec![0],
