@@ -341,6 +341,9 @@ pub struct Work {
     /// Start the command once: it reads each job from a line, and answers `done` or `failed WHY`
     #[arg(long)]
     pub keep: bool,
+    /// Jobs that are taken ahead at most, and given to a command that is kept before it has answered others
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub prefetch: u32,
     /// What is run for each job, which it reads from standard input
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,

@@ -8,12 +8,14 @@ pub mod keys;
 pub mod link;
 pub mod payload;
 
+use std::time::Instant;
+
 use redis::{RedisResult, Script};
 
 use crate::queue::keys::Keys;
 use crate::queue::link::{Link, Trouble, Until};
 
-/// How many due jobs a pop moves back to the queue, from each set.
+/// How many due jobs a turn moves back to the queue, from each set.
 const CHUNK: u32 = 100;
 
 /// How long names of jobs that were pushed are kept where nobody says that they may be forgotten, in seconds.
@@ -23,21 +25,41 @@ const REMEMBER: u32 = 7 * 24 * 3600;
 pub struct Queue {
     keys: Keys,
     push: Script,
-    pop: Script,
+    turn: Script,
     extend: Script,
-    done: Script,
     release: Script,
+    back: Script,
     bury: Script,
     retry: Script,
 }
 
-/// What a pop gave.
+/// What a worker's turn is to be.
+pub struct Wanted<'a> {
+    /// Jobs that are done.
+    pub done: &'a [Reserved],
+    /// How many jobs to take at most,
+    pub most: usize,
+    /// but no more once they have so many bytes,
+    pub bytes: usize,
+    /// for that many seconds.
+    pub seconds: u64,
+    /// How many the worker has besides.
+    pub others: usize,
+    /// A token of `notify` was taken for the next.
+    pub woken: bool,
+}
+
+/// What a worker's turn gave.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Popped {
-    /// A job.
-    Job(Reserved),
-    /// Nothing, and the next is due in that many seconds, if there is one.
-    Empty(Option<u64>),
+pub struct Turn {
+    /// The places of those that are done and that another worker has by now.
+    pub missed: Vec<usize>,
+    /// The jobs taken.
+    pub jobs: Vec<Reserved>,
+    /// They are reserved from then on, or from a moment later.
+    pub from: Instant,
+    /// Where none is ready: in how many seconds the next is due, if there is one.
+    pub due: Option<u64>,
 }
 
 /// A job that this worker has.
@@ -85,10 +107,10 @@ impl Queue {
         Self {
             keys,
             push: script!("push"),
-            pop: script!("pop"),
+            turn: script!("turn"),
             extend: script!("extend"),
-            done: script!("done"),
             release: script!("release"),
+            back: script!("back"),
             bury: script!("bury"),
             retry: script!("retry"),
         }
@@ -125,34 +147,46 @@ impl Queue {
         Ok(pushed.value)
     }
 
-    /// Takes the next job, for that many seconds. `woken`: a token of `notify` was taken for it.
-    pub fn pop(
+    /// Ends jobs that are done, and takes the next. One that was lost with its worker is taken by who has no other.
+    pub fn turn(
         &self,
         link: &mut Link,
         until: Until<'_>,
-        seconds: u64,
-        woken: bool,
-    ) -> Result<Popped, Trouble> {
+        wanted: &Wanted<'_>,
+    ) -> Result<Turn, Trouble> {
+        type Told = (Vec<usize>, Vec<(Vec<u8>, i64)>, i64);
         let answer = link.call(until, |connection| {
-            let answer: (u8, Vec<u8>, i64) = self
-                .pop
-                .key(self.keys.queue())
+            let mut call = self.turn.prepare_invoke();
+            call.key(self.keys.queue())
                 .key(self.keys.delayed())
                 .key(self.keys.reserved())
                 .key(self.keys.notify())
                 .key(self.keys.serial())
-                .arg(seconds)
+                .arg(wanted.seconds)
                 .arg(CHUNK)
-                .arg(u8::from(woken))
-                .invoke(connection)?;
-            Ok(answer)
+                .arg(u8::from(wanted.woken))
+                .arg(wanted.most)
+                .arg(wanted.bytes)
+                .arg(wanted.others);
+            for job in wanted.done {
+                call.arg(job.text.as_slice());
+            }
+            call.invoke::<Told>(connection)
         })?;
-        Ok(match answer.value {
-            (0, _, wait) => Popped::Empty(u64::try_from(wait).ok()),
-            (_, text, attempts) => Popped::Job(Reserved {
-                text,
-                attempts: u32::try_from(attempts).ok(),
-            }),
+        let (missed, jobs, due) = answer.value;
+        // An earlier try, whose answer was lost, may have ended them.
+        let missed = if answer.again { Vec::new() } else { missed };
+        Ok(Turn {
+            missed: missed.into_iter().map(|place| place - 1).collect(),
+            jobs: jobs
+                .into_iter()
+                .map(|(text, attempts)| Reserved {
+                    text,
+                    attempts: u32::try_from(attempts).ok(),
+                })
+                .collect(),
+            from: answer.asked,
+            due: u64::try_from(due).ok(),
         })
     }
 
@@ -168,61 +202,64 @@ impl Queue {
         Ok(answer.value)
     }
 
-    /// Has a reservation hold for that many seconds from now: whether it still did.
-    pub fn extend(
+    /// Has reservations hold for that many seconds from now: for each, whether it still did.
+    pub fn extend<'a>(
         &self,
         link: &mut Link,
         until: Until<'_>,
-        job: &Reserved,
+        jobs: impl Iterator<Item = &'a Reserved> + Clone,
         seconds: u64,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<Vec<bool>, Trouble> {
         let answer = link.call(until, |connection| {
-            self.extend
-                .key(self.keys.reserved())
-                .arg(job.text.as_slice())
-                .arg(seconds)
-                .invoke::<u8>(connection)
+            let mut call = self.extend.prepare_invoke();
+            call.key(self.keys.reserved()).arg(seconds);
+            for job in jobs.clone() {
+                call.arg(job.text.as_slice());
+            }
+            call.invoke::<Vec<u8>>(connection)
         })?;
-        Ok(answer.value == 1)
+        Ok(answer.value.into_iter().map(|holds| holds == 1).collect())
     }
 
-    /// Ends a job: false where another worker has it.
-    pub fn done(&self, link: &mut Link, until: Until<'_>, job: &Reserved) -> Result<bool, Trouble> {
-        let answer = link.call(until, |connection| {
-            self.done
-                .key(self.keys.queue())
-                .key(self.keys.reserved())
-                .key(self.keys.notify())
-                .arg(job.text.as_slice())
-                .invoke::<u8>(connection)
-        })?;
-        // An earlier try, whose answer was lost, may have ended it.
-        Ok(answer.value == 1 || answer.again)
-    }
-
-    /// Gives a job back, to be taken after that many seconds, with numbers of its own changed.
+    /// Gives a job back that has failed, to be taken after that many seconds: false where another worker has it.
     pub fn release(
         &self,
         link: &mut Link,
         until: Until<'_>,
         job: &Reserved,
         seconds: u64,
-        changes: &[(&str, i32)],
     ) -> Result<bool, Trouble> {
         let answer = link.call(until, |connection| {
-            let mut call = self.release.prepare_invoke();
-            call.key(self.keys.queue())
+            self.release
+                .key(self.keys.queue())
                 .key(self.keys.delayed())
                 .key(self.keys.reserved())
                 .key(self.keys.notify())
                 .arg(job.text.as_slice())
-                .arg(seconds);
-            for (name, by) in changes {
-                call.arg(*name).arg(*by);
-            }
-            call.invoke::<u8>(connection)
+                .arg(seconds)
+                .invoke::<u8>(connection)
         })?;
         Ok(answer.value == 1 || answer.again)
+    }
+
+    /// Gives jobs back as if they had not been taken, to the front of the queue.
+    pub fn give_back(
+        &self,
+        link: &mut Link,
+        until: Until<'_>,
+        jobs: &[Reserved],
+    ) -> Result<(), Trouble> {
+        link.call(until, |connection| {
+            let mut call = self.back.prepare_invoke();
+            call.key(self.keys.queue())
+                .key(self.keys.reserved())
+                .key(self.keys.notify());
+            for job in jobs {
+                call.arg(job.text.as_slice());
+            }
+            call.invoke::<()>(connection)
+        })?;
+        Ok(())
     }
 
     /// Puts a job among those that failed.

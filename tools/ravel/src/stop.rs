@@ -59,12 +59,18 @@ impl Stop {
     /// Waits until there is something to read, a signal has come that nobody has asked about yet, or the time is
     /// over.
     pub fn wait(&self, for_what: Option<BorrowedFd<'_>>, time: Option<Duration>) -> io::Result<()> {
+        let for_what = for_what.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN));
+        self.wait_for(for_what.as_slice(), time)
+    }
+
+    /// The same, until something else is so.
+    pub fn wait_for(&self, for_what: &[PollFd<'_>], time: Option<Duration>) -> io::Result<()> {
         let until = time.map(|time| Instant::now() + time);
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let left = left.and_then(|left| Timespec::try_from(left).ok());
             let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
-            fds.extend(for_what.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            fds.extend(for_what.iter().cloned());
             match poll(&mut fds, left.as_ref()) {
                 Err(Errno::INTR) => {}
                 polled => return Ok(polled.map(drop)?),

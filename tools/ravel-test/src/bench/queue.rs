@@ -26,6 +26,10 @@ pub fn jobs() -> Result<()> {
         Worker::new(3000, laravel("drain", &server, "q", &[])?),
         Worker::new(1500, laravel("work", &server, "q", &["-", "90", "1"])?),
         Worker::new(1500, ours(&["--keep", "--", "php", "-r", handler])?),
+        Worker::new(
+            9000,
+            ours(&["--keep", "--prefetch", AHEAD, "--", "php", "-r", handler])?,
+        ),
         Worker::new(300, ours(&["--", "true"])?),
     ];
     // In turns: what else the machine does is then the same for all.
@@ -35,14 +39,17 @@ pub fn jobs() -> Result<()> {
         }
     }
     let tell = |what: &str, rate: fn(&Worker) -> f64| {
-        let [plain, theirs, kept, each] = all.each_ref().map(rate);
+        let [plain, theirs, kept, ahead, each] = all.each_ref().map(rate);
         println!(
-            "  {what}: the loop 1, Laravel's worker {:.3}, ravel work --keep with a loop of PHP's {:.3}, a process for each \
-             {:.3}; ravel work --keep {:.1} times Laravel's worker (aim: 10)",
+            "  {what}: the loop 1, Laravel's worker {:.3}, ravel work --keep with a loop of PHP's {:.3}, with \
+             --prefetch {AHEAD} {:.3}, a process for each {:.3}; to Laravel's worker ravel work --keep {:.1}, with \
+             --prefetch {AHEAD} {:.1} (aim: 10)",
             theirs / plain,
             kept / plain,
+            ahead / plain,
             each / plain,
-            kept / theirs
+            kept / theirs,
+            ahead / theirs
         );
     };
     tell("a second", Worker::rate);
@@ -54,6 +61,9 @@ pub fn jobs() -> Result<()> {
 }
 
 const TURNS: usize = 6;
+
+/// Jobs that a worker has ahead.
+const AHEAD: &str = "100";
 
 /// One that works until the queue is empty.
 struct Worker {

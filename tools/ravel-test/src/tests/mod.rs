@@ -68,6 +68,8 @@ mod who;
 mod wire;
 mod work;
 mod work_ended;
+mod work_prefetch;
+mod work_prefetch_ended;
 
 /// Every subject's tests.
 pub const ALL: &[&[Test]] = &[
@@ -126,6 +128,8 @@ pub const ALL: &[&[Test]] = &[
     spool::TESTS,
     work::TESTS,
     work_ended::TESTS,
+    work_prefetch::TESTS,
+    work_prefetch_ended::TESTS,
     forward::TESTS,
     proof::TESTS,
     cli::TESTS,

@@ -126,6 +126,7 @@ impl Plan {
 
     fn consumer(&self, folder: &Path, random: &mut Random) -> Result<Box<dyn Consumer>> {
         let some = 1 + random.below(3);
+        let ahead = [1, 2, 10, 100][random.below(4)];
         Ok(match self.way {
             Way::Readers => Box::new(Readers::new(folder, some, random)?),
             Way::Spool => Box::new(Spool::new(folder, self.small)?),
@@ -134,7 +135,7 @@ impl Plan {
                 keeps,
                 self.small,
                 self.is_alone(),
-                some,
+                [some, ahead],
             )?),
         })
     }

@@ -372,6 +372,15 @@ fn what_cannot_be_is_a_sentence_and_exit_1() -> Result<()> {
             "no {part:?} or no remedy in {said}"
         );
     }
+    for options in ["--prefetch 5", "--keep --prefetch 5 --lost 1"] {
+        let output = worker(&server, options, "exit 0")?.output()?;
+        check_eq!(output.status.code(), Some(1), "exit code of {options}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        check!(
+            said.contains("--prefetch") && said.contains("try: "),
+            "no remedy in {said}"
+        );
+    }
     let _: u32 = server.ask("DEL queues:q")?;
     server.push("q", b"{\"attempts\":0}")?;
     let output = Command::new(module::beside("ravel")?)

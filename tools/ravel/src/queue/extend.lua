@@ -1,8 +1,13 @@
--- Has a reservation hold for longer. KEYS: reserved. ARGV: the job as it is reserved, seconds from now.
--- Returns 1, or 0 where it holds no more.
+-- Has reservations hold for longer. KEYS: reserved. ARGV: seconds from now, then the jobs as they are reserved.
+-- Returns for each 1, or 0 where its reservation holds no more.
 
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
-	return 0
+local until_when = now() + tonumber(ARGV[1])
+local holds = {}
+for at = 2, #ARGV do
+	local held = redis.call('ZSCORE', KEYS[1], ARGV[at])
+	if held then
+		redis.call('ZADD', KEYS[1], until_when, ARGV[at])
+	end
+	holds[at - 1] = held and 1 or 0
 end
-redis.call('ZADD', KEYS[1], now() + tonumber(ARGV[2]), ARGV[1])
-return 1
+return holds

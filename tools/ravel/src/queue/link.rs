@@ -36,6 +36,8 @@ pub struct Answer<T> {
     pub value: T,
     /// The question was asked before, and the server may have heard that.
     pub again: bool,
+    /// When it was asked last.
+    pub asked: Instant,
 }
 
 /// A connection.
@@ -119,6 +121,7 @@ impl Link {
                 Some(connection) => Ok(connection),
                 None => self.connect(),
             };
+            let asked = Instant::now();
             let error = match fresh {
                 Ok(mut connection) => match ask(connection.as_mut()) {
                     Ok(value) => {
@@ -126,7 +129,11 @@ impl Link {
                         if std::mem::take(&mut self.complained) {
                             say("Redis answers again");
                         }
-                        return Ok(Answer { value, again });
+                        return Ok(Answer {
+                            value,
+                            again,
+                            asked,
+                        });
                     }
                     Err(error) => {
                         if !passes(&error) {

@@ -1,13 +1,10 @@
--- Gives a job back. KEYS: queue, delayed, reserved, notify. ARGV: the job as it is reserved, seconds until it may be
--- taken again, then names and numbers: what is added to each. Returns 1, or 0 where another has it.
+-- Gives a job back that has failed. KEYS: queue, delayed, reserved, notify. ARGV: the job as it is reserved, seconds
+-- until it may be taken again. Returns 1, or 0 where another has it.
 
 if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then
 	return 0
 end
-local job = ARGV[1]
-for at = 3, #ARGV, 2 do
-	job = add(job, ARGV[at], tonumber(ARGV[at + 1]))
-end
+local job = add(ARGV[1], 'failures', 1)
 local delay = tonumber(ARGV[2])
 if delay > 0 then
 	redis.call('ZADD', KEYS[2], now() + delay, job)

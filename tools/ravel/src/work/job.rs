@@ -63,9 +63,14 @@ impl Job {
         self.timeout.unwrap_or(args.timeout)
     }
 
-    /// Why it is not to be run at all: `attempts` counts this run, `now` is in seconds since 1970.
+    /// How many of its runs never came to an end: `attempts` counts this run.
+    pub fn lost(&self, attempts: u32) -> u32 {
+        attempts.saturating_sub(1).saturating_sub(self.failures)
+    }
+
+    /// Why it is not to be run at all: `now` is in seconds since 1970.
     pub fn is_over(&self, attempts: u32, now: u64, args: &Work) -> Option<String> {
-        let lost = attempts.saturating_sub(1).saturating_sub(self.failures);
+        let lost = self.lost(attempts);
         if self.retry_until.is_some_and(|until| now > until) {
             return Some("it was to be run until a time that is over".to_owned());
         }

@@ -38,6 +38,8 @@ pub struct Queue {
     disk: Disk,
     forward: Kept,
     workers: Vec<Kept>,
+    /// How many jobs each takes at once.
+    ahead: usize,
     work: Vec<String>,
     /// Whether jobs come first in the order of their events.
     ordered: bool,
@@ -57,13 +59,13 @@ const GONE: [&str; 2] = ["Connection reset by peer", "unexpected end of file"];
 const PORT: u16 = 6450;
 
 impl Queue {
-    /// Begins one. `alone`: who pushes to it gets events in their order.
+    /// Begins one. `alone`: who pushes to it gets events in their order. Each worker takes `ahead` jobs at once.
     pub fn new(
         folder: &Path,
         keeps: Keeps,
         small: bool,
         alone: bool,
-        workers: usize,
+        [workers, ahead]: [usize; 2],
     ) -> Result<Self> {
         let disk = Disk::new(&folder.join("server"), small)?;
         let sync = match keeps {
@@ -83,7 +85,9 @@ impl Queue {
         let notes = folder.join("notes");
         // No worker is to lose a job to another because the machine is slow.
         let reserved = patience(20).as_secs();
-        let work = format!("work --queue q --keep --redis {url} --retry-after {reserved} --");
+        let work = format!(
+            "work --queue q --keep --prefetch {ahead} --redis {url} --retry-after {reserved} --"
+        );
         let mut work: Vec<String> = work.split(' ').map(str::to_owned).collect();
         let us = std::env::current_exe()?;
         let command = [us.as_path(), "--workload".as_ref(), "note".as_ref(), &notes];
@@ -94,6 +98,7 @@ impl Queue {
             disk,
             forward,
             workers: Vec::new(),
+            ahead,
             work,
             ordered: alone && workers == 1 && keeps == Keeps::Everything,
             notes,
@@ -241,9 +246,10 @@ impl Consumer for Queue {
             let names: HashSet<_> = runs.iter().map(|(time, seq, _)| (time, seq)).collect();
             let again = arrived.told.len() - names.len();
             check!(
-                again <= self.workers_killed,
-                "{again} jobs run again, with {} workers killed",
-                self.workers_killed
+                again <= self.workers_killed * self.ahead,
+                "{again} jobs run again, with {} workers killed that had {} each",
+                self.workers_killed,
+                self.ahead
             );
         }
         for witness in &self.witnesses {
