@@ -13,7 +13,12 @@ use crate::{
         layout::kernel_release,
         process::{Comm, Process, PID_MAX},
     },
-    report::{self, stream::Stream, text::Text, Fault, Kind, Report, FORMAT},
+    report::{
+        self,
+        stream::Stream,
+        text::{Form, Text},
+        Fault, Kind, Report, FORMAT,
+    },
 };
 use core::ops::Range;
 use kernel::{
@@ -124,13 +129,9 @@ impl FileOps for Entry {
                         kind,
                         pid,
                         range,
-                        binary,
+                        form,
                     }) => {
-                        let text = if binary {
-                            Text::binary()?
-                        } else {
-                            Text::default()
-                        };
+                        let text = Text::new(form)?;
                         match Process::find(pid) {
                             Ok(process) => {
                                 let process = Arc::new(process, gfp())?;
@@ -245,7 +246,10 @@ impl<'a> Request<'a> {
     /// for `sharers` a descriptor. With one blank between. Before it `binary`, for that form.
     fn query(self) -> Result<Query> {
         let mut words = self.0.split(|&b| b == b' ').peekable();
-        let binary = words.next_if_eq(&b"binary".as_slice()).is_some();
+        let form = match words.next_if_eq(&b"binary".as_slice()) {
+            Some(_) => Form::Binary,
+            None => Form::Text,
+        };
         let kind = words.next().and_then(Kind::parse).ok_or(EINVAL)?;
         let pid = parse_pid(words.next().ok_or(EINVAL)?)?;
         let mut range = 0..0;
@@ -268,7 +272,7 @@ impl<'a> Request<'a> {
                 kind,
                 pid,
                 range,
-                binary,
+                form,
             }),
             Some(_) => Err(EINVAL),
         }
@@ -281,7 +285,7 @@ struct Query {
     pid: i32,
     /// Addresses, or a descriptor, where the report wants them.
     range: Range<usize>,
-    binary: bool,
+    form: Form,
 }
 
 /// `0x` and hexadecimal digits: an address that user space can have.

@@ -12,7 +12,10 @@ use crate::{
         gfp,
         source::Source,
     },
-    report::{text::Text, CHUNK_TEXT, FORMAT},
+    report::{
+        text::{Form, Text},
+        CHUNK_TEXT, FORMAT,
+    },
 };
 use kernel::{
     new_mutex,
@@ -172,6 +175,12 @@ impl Unread {
         self.ended = false;
     }
 
+    /// Begins a text that stands by itself.
+    fn restart(&mut self, form: Form) -> Result {
+        self.clear();
+        self.text.restart(form)
+    }
+
     /// Copies what comes next; 0 at the end.
     fn read(&mut self, to: &mut UserSliceWriter) -> Result<usize> {
         let rest = &self.text.bytes()[self.read..];
@@ -220,7 +229,7 @@ impl Reader {
                 return Err(ESTALE);
             }
         }
-        self.batch.clear();
+        self.batch.restart(self.terms.form)?;
         self.lease = Some(self.stream.reserve(self.terms, &mut self.batch.text)?);
         self.batch.read(to)
     }

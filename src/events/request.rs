@@ -2,7 +2,10 @@
 
 //! What is written to the files of streams, in words.
 
-use crate::object::{netfilter::Wanted, process::PID_MAX, source::Source};
+use crate::{
+    object::{netfilter::Wanted, process::PID_MAX, source::Source},
+    report::text::Form,
+};
 use core::net::IpAddr;
 use kernel::{prelude::*, uaccess::UserSliceReader};
 
@@ -83,6 +86,8 @@ pub(super) struct Terms {
     pub(super) bytes: usize,
     /// Nanoseconds from the reserving to the deadline.
     pub(super) time: u64,
+    /// What they are told in.
+    pub(super) form: Form,
 }
 
 impl Default for Terms {
@@ -91,6 +96,7 @@ impl Default for Terms {
             events: 256,
             bytes: 64 << 10,
             time: 30_000 * MILLISECOND,
+            form: Form::Text,
         }
     }
 }
@@ -204,17 +210,19 @@ impl Request {
         }))
     }
 
-    /// `lease [events=N] [bytes=N] [ms=N]`, `ack [SEQ]`, or `release [MS]`.
+    /// `lease [events=N] [bytes=N] [ms=N] [form=text|binary]`, `ack [SEQ]`, or `release [MS]`.
     pub(super) fn order(&self) -> Result<Order> {
         let mut words = self.words();
         let order = words.next().unwrap_or_default();
         if order == b"lease" {
-            let (mut events, mut bytes, mut time) = (None, None, None);
+            let (mut events, mut bytes, mut time, mut form) = (None, None, None, None);
             for word in words {
                 match pair(word)? {
                     (b"events", text) => once(&mut events, number(text, 1, 4096)?)?,
                     (b"bytes", text) => once(&mut bytes, number(text, 1024, 1 << 20)?)?,
                     (b"ms", text) => once(&mut time, number(text, 1, MAX_MILLISECONDS)?)?,
+                    (b"form", b"text") => once(&mut form, Form::Text)?,
+                    (b"form", b"binary") => once(&mut form, Form::Binary)?,
                     _ => return Err(EINVAL),
                 }
             }
@@ -223,6 +231,7 @@ impl Request {
                 events: events.map_or(usual.events, |n| n as u32),
                 bytes: bytes.map_or(usual.bytes, |n| n as usize),
                 time: time.map_or(usual.time, |n| n * MILLISECOND),
+                form: form.unwrap_or(usual.form),
             }));
         }
         let argument = words.next();

@@ -12,7 +12,7 @@ use core::ptr;
 use kernel::prelude::*;
 
 /// The first bytes of a stream. No text begins so.
-pub(super) const MAGIC: &[u8; 8] = b"\x7fravel\x00\x01";
+pub(super) const MAGIC: &[u8; 8] = b"\x7fravel\x00\x02";
 
 /// The shape of what tells a shape.
 const SHAPE: u32 = u32::MAX;
@@ -34,6 +34,10 @@ pub(super) enum Type {
     Word = 5,
     /// Two bytes of length, and the bytes that stand in the text in quotes.
     String = 6,
+    /// Two bytes; in text, four hexadecimal digits behind `0x`.
+    Ether = 7,
+    /// Two bytes, and one that is 1 where it is set.
+    Offset = 8,
 }
 
 /// A key, and what its value is.
@@ -54,20 +58,13 @@ impl Field {
 /// A shape that was told.
 struct Shape {
     kind: &'static str,
-    fields: KVec<Field>,
+    /// Which of all fields are its own.
+    from: usize,
+    end: usize,
     /// Where in the text it was told; 0 once that is given away.
     at: usize,
     /// When a record last had it, in records.
     used: u64,
-}
-
-impl Shape {
-    fn begins_with(&self, kind: &str, fields: &[Field]) -> bool {
-        let same = |(one, other): (&Field, &Field)| one.is(other);
-        ptr::eq(self.kind, kind)
-            && self.fields.len() >= fields.len()
-            && self.fields.iter().zip(fields).all(same)
-    }
 }
 
 /// The shapes that were told, and the record at hand.
@@ -76,15 +73,16 @@ impl Shape {
 #[derive(Default)]
 pub(super) struct Schemas {
     told: KVec<Shape>,
+    /// The fields of all of these, one shape's behind the other's.
+    fields: KVec<Field>,
     records: u64,
     kind: &'static str,
-    /// The shape that it has as far as it goes, of which it had so many fields.
+    /// The shape that it has as far as it goes; which field is expected next, and where they end.
     likely: Option<usize>,
-    passed: usize,
+    next: usize,
+    end: usize,
     /// Where it has no such shape: its fields.
-    fields: KVec<Field>,
-    /// Where the length of the value at hand belongs.
-    open: Option<usize>,
+    own: KVec<Field>,
 }
 
 impl Schemas {
@@ -95,9 +93,16 @@ impl Schemas {
         }
     }
 
+    /// Nothing was told.
+    pub(super) fn restart(&mut self) {
+        self.told.clear();
+        self.fields.clear();
+    }
+
     /// What was told behind that place was not told.
     pub(super) fn forget(&mut self, len: usize) {
-        while self.told.last().is_some_and(|shape| shape.at > len) {
+        while let Some(last) = self.told.last().filter(|shape| shape.at > len) {
+            self.fields.truncate(last.from);
             self.told.pop();
         }
     }
@@ -105,85 +110,86 @@ impl Schemas {
     /// Begins a record.
     pub(super) fn begin(&mut self, kind: &'static str, text: &mut Buffer) -> Result {
         self.kind = kind;
-        self.fields.clear();
-        self.passed = 0;
-        self.open = None;
-        self.likely = self.find(&[]);
+        self.own.clear();
+        let likely = self.find(&[]);
+        self.expect(likely, 0);
         // Length and shape come when they are known.
-        text.push(&[0; 8])
+        text.push_array(&[0; 8])
+    }
+
+    /// Takes the record to have a shape, of which it has so many fields.
+    fn expect(&mut self, shape: Option<usize>, passed: usize) {
+        let fields = shape.and_then(|at| self.told.get(at));
+        (self.next, self.end) = fields.map_or((0, 0), |shape| (shape.from + passed, shape.end));
+        self.likely = shape;
+    }
+
+    fn fields_of(&self, shape: &Shape) -> &[Field] {
+        self.fields.get(shape.from..shape.end).unwrap_or_default()
+    }
+
+    fn begins_with(&self, shape: &Shape, fields: &[Field]) -> bool {
+        let its = self.fields_of(shape);
+        let same = |(one, other): (&Field, &Field)| one.is(other);
+        ptr::eq(self.kind, shape.kind)
+            && its.len() >= fields.len()
+            && its.iter().zip(fields).all(same)
     }
 
     /// The shape of this kind that begins so, and was used last.
     fn find(&self, fields: &[Field]) -> Option<usize> {
         let told = self.told.iter().enumerate();
-        told.filter(|(_, shape)| shape.begins_with(self.kind, fields))
+        told.filter(|(_, shape)| self.begins_with(shape, fields))
             .max_by_key(|(_, shape)| shape.used)
             .map(|(at, _)| at)
     }
 
     /// Begins a field.
     #[inline(always)]
-    pub(super) fn field(&mut self, key: &'static str, kind: Type, text: &mut Buffer) -> Result {
-        if self.open.is_some() {
-            self.close(text)?;
-        }
+    pub(super) fn field(&mut self, key: &'static str, kind: Type) -> Result {
         let field = Field { key, kind };
-        let likely = self.likely.and_then(|at| self.told.get(at));
-        match likely.and_then(|shape| shape.fields.get(self.passed)) {
-            Some(expected) if expected.is(&field) => self.passed += 1,
-            _ => self.stray(field)?,
+        if self.next < self.end {
+            if let Some(expected) = self.fields.get(self.next) {
+                if expected.is(&field) {
+                    self.next += 1;
+                    return Ok(());
+                }
+            }
         }
-        if matches!(kind, Type::Word | Type::String) {
-            let at = text.len();
-            text.push(&[0; 2])?;
-            self.open = Some(at);
-        }
-        Ok(())
+        self.stray(field)
     }
 
     /// A field that is not the likely one: it is another shape's, or a new one's.
     #[inline(never)]
     fn stray(&mut self, field: Field) -> Result {
         self.leave()?;
-        self.fields.push(field, gfp())?;
-        self.likely = self.find(&self.fields);
-        if self.likely.is_some() {
-            self.passed = self.fields.len();
-        }
+        self.own.push(field, gfp())?;
+        let likely = self.find(&self.own);
+        self.expect(likely, self.own.len());
         Ok(())
     }
 
     /// Takes down the fields so far.
     fn leave(&mut self) -> Result {
-        if let Some(shape) = self.likely.take().and_then(|at| self.told.get(at)) {
-            self.fields.clear();
-            self.fields
-                .extend_from_slice(&shape.fields[..self.passed], gfp())?;
+        if let Some(shape) = self.likely.and_then(|at| self.told.get(at)) {
+            let passed = self.fields.get(shape.from..self.next);
+            self.own.clear();
+            self.own
+                .extend_from_slice(passed.unwrap_or_default(), gfp())?;
         }
-        Ok(())
-    }
-
-    /// Ends a value whose length was not known.
-    #[inline(never)]
-    fn close(&mut self, text: &mut Buffer) -> Result {
-        if let Some(at) = self.open.take() {
-            let len = u16::try_from(text.len() - at - 2).map_err(|_| EOVERFLOW)?;
-            text.bytes_mut()[at..at + 2].copy_from_slice(&len.to_le_bytes());
-        }
+        self.expect(None, 0);
         Ok(())
     }
 
     /// Ends the record that begins at `start`; its shape is told before it, if it is new.
     pub(super) fn end(&mut self, start: usize, text: &mut Buffer) -> Result {
-        self.close(text)?;
         let len = u32::try_from(text.len() - start - 8).map_err(|_| EOVERFLOW)?;
-        let known = self.likely.filter(|at| self.ends(*at));
-        let known = match known {
+        let known = match self.likely.filter(|_| self.next == self.end) {
             None => {
                 self.leave()?;
                 let same = |shape: &Shape| {
-                    shape.fields.len() == self.fields.len()
-                        && shape.begins_with(self.kind, &self.fields)
+                    self.fields_of(shape).len() == self.own.len()
+                        && self.begins_with(shape, &self.own)
                 };
                 self.told.iter().position(same)
             }
@@ -201,30 +207,25 @@ impl Schemas {
         Ok(())
     }
 
-    /// Whether the record at hand has all fields of that shape.
-    fn ends(&self, at: usize) -> bool {
-        self.told
-            .get(at)
-            .is_some_and(|shape| shape.fields.len() == self.passed)
-    }
-
     /// Tells the shape of the record that begins at `start`: its kind, and each field's type and key.
     fn tell(&mut self, start: usize, text: &mut Buffer) -> Result {
         let frame = text.len();
         text.push(&[0; 8])?;
         text.push(&[self.kind.len() as u8])?;
         text.push(self.kind.as_bytes())?;
-        for field in &self.fields {
+        for field in &self.own {
             text.push(&[field.kind as u8, field.key.len() as u8])?;
             text.push(field.key.as_bytes())?;
         }
         let len = (text.len() - frame - 8) as u32;
         head(&mut text.bytes_mut()[frame..], len, SHAPE);
-        let mut fields = KVec::with_capacity(self.fields.len(), gfp())?;
-        fields.extend_from_slice(&self.fields, gfp())?;
+        self.told.reserve(1, gfp())?;
+        let from = self.fields.len();
+        self.fields.extend_from_slice(&self.own, gfp())?;
         let shape = Shape {
             kind: self.kind,
-            fields,
+            from,
+            end: self.fields.len(),
             // Behind `start`, so that whoever cuts the text there forgets it.
             at: start + 1,
             used: 0,

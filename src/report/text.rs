@@ -16,6 +16,15 @@ use crate::object::{
 };
 use kernel::prelude::*;
 
+/// A form of records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Lines.
+    Text,
+    /// What `binary` makes.
+    Binary,
+}
+
 /// Text that grows; running out of memory is an error, and leaves no half line.
 pub(crate) struct Text {
     buffer: Buffer,
@@ -81,14 +90,25 @@ impl Default for Text {
 }
 
 impl Text {
-    /// In the binary form.
-    pub(crate) fn binary() -> Result<Self> {
-        let mut text = Self {
-            binary: Some(KBox::new(Schemas::default(), gfp())?),
-            ..Self::default()
-        };
-        text.buffer.push(MAGIC)?;
+    /// In a form.
+    pub(crate) fn new(form: Form) -> Result<Self> {
+        let mut text = Self::default();
+        text.restart(form)?;
         Ok(text)
+    }
+
+    /// Begins anew, in a form: nothing was told before. The room is kept.
+    pub(crate) fn restart(&mut self, form: Form) -> Result {
+        self.buffer.truncate(0);
+        match (form, &mut self.binary) {
+            (Form::Text, binary) => {
+                *binary = None;
+                return Ok(());
+            }
+            (Form::Binary, Some(schemas)) => schemas.restart(),
+            (Form::Binary, binary) => *binary = Some(KBox::new(Schemas::default(), gfp())?),
+        }
+        self.buffer.push(MAGIC)
     }
 
     /// What was written.
@@ -101,7 +121,7 @@ impl Text {
         self.buffer.reserve(bytes);
     }
 
-    /// Forgets what was written, and keeps the room.
+    /// Forgets what was written, and keeps the room. It was given away: what it told stays told.
     pub(crate) fn clear(&mut self) {
         self.buffer.truncate(0);
         if let Some(schemas) = &mut self.binary {
@@ -127,18 +147,24 @@ impl Text {
         Line(self)
     }
 
-    /// Writes something of the binary form, if that is written, and all went well so far.
+    /// Writes a field of the binary form. What went wrong before is none of its business: nothing of the record stays
+    /// then.
     #[inline(always)]
-    fn in_binary(&mut self, write: impl FnOnce(&mut Schemas, &mut Buffer) -> Result) {
-        if let (Some(schemas), Ok(())) = (&mut self.binary, self.result) {
-            self.result = write(schemas, &mut self.buffer);
+    fn in_binary(
+        &mut self,
+        key: &'static str,
+        kind: Type,
+        write: impl FnOnce(&mut Buffer) -> Result,
+    ) {
+        if let Some(schemas) = &mut self.binary {
+            let written = match schemas.field(key, kind) {
+                Ok(()) => write(&mut self.buffer),
+                err => err,
+            };
+            if written.is_err() {
+                self.result = written;
+            }
         }
-    }
-
-    /// Begins a field of the binary form.
-    #[inline(never)]
-    fn binary_key(&mut self, key: &'static str, kind: Type) {
-        self.in_binary(|schemas, buffer| schemas.field(key, kind, buffer));
     }
 
     /// Writes an `error` record. `pid` is 0 where none was named.
@@ -172,22 +198,51 @@ impl Line<'_> {
         self.note(result);
     }
 
-    /// Begins a field. True: its value is wanted in the binary form.
+    /// Begins a field as text.
     #[inline(always)]
-    fn key(&mut self, key: &'static str, kind: Type) -> bool {
-        if self.0.binary.is_some() {
-            self.0.binary_key(key, kind);
-            return true;
-        }
+    fn key(&mut self, key: &str) {
         let result = self.0.buffer.push_key(key.as_bytes());
         self.note(result);
-        false
     }
 
-    /// Writes a field as text, if it is text that is written, and there is room. False: nothing was written.
+    /// Writes a word that is made of pieces.
+    fn pieces(mut self, key: &'static str, write: impl FnOnce(&mut Self)) -> Self {
+        if self.0.binary.is_none() {
+            self.key(key);
+            write(&mut self);
+            return self;
+        }
+        // Its length comes when it is known.
+        let at = self.0.buffer.len();
+        self.0
+            .in_binary(key, Type::Word, |buffer| buffer.push_array(&[0; 2]));
+        write(&mut self);
+        if self.0.result.is_ok() {
+            self.0.result = self.0.buffer.size(at);
+        }
+        self
+    }
+
+    /// Writes a value of the binary form that has so many bytes.
+    #[inline(never)]
+    fn binary_value<const N: usize>(self, key: &'static str, kind: Type, value: [u8; N]) -> Self {
+        self.0
+            .in_binary(key, kind, |buffer| buffer.push_array(&value));
+        self
+    }
+
+    /// Writes a value of the binary form that has any number of bytes.
+    #[inline(never)]
+    fn binary_bytes(self, key: &'static str, kind: Type, value: &[u8]) -> Self {
+        self.0
+            .in_binary(key, kind, |buffer| buffer.push_sized(value));
+        self
+    }
+
+    /// Writes a field as text, if there is room. False: nothing was written.
     #[inline(always)]
     fn field(&mut self, key: &str, value: &[u8]) -> bool {
-        self.0.binary.is_none() && self.0.buffer.push_field(key.as_bytes(), value)
+        self.0.buffer.push_field(key.as_bytes(), value)
     }
 
     #[inline]
@@ -209,7 +264,7 @@ impl Line<'_> {
     /// A number that is not negative.
     pub(crate) fn number(mut self, key: &'static str, number: u64) -> Self {
         if self.0.binary.is_some() {
-            return self.binary_number(key, Type::Number, number);
+            return self.binary_value(key, Type::Number, number.to_le_bytes());
         }
         // Most are that small.
         if number < 10 && self.field(key, &[b'0' + number as u8]) {
@@ -219,18 +274,9 @@ impl Line<'_> {
     }
 
     #[inline(never)]
-    fn binary_number(self, key: &'static str, kind: Type, number: u64) -> Self {
-        self.0.in_binary(|schemas, buffer| {
-            schemas.field(key, kind, buffer)?;
-            buffer.push(&number.to_le_bytes())
-        });
-        self
-    }
-
-    #[inline(never)]
     fn long_number(mut self, key: &'static str, number: u64) -> Self {
         if !self.field(key, Digits::of(number).bytes()) {
-            self.key(key, Type::Number);
+            self.key(key);
             self.decimal(number);
         }
         self
@@ -239,9 +285,9 @@ impl Line<'_> {
     /// A number that may be negative.
     pub(crate) fn signed(mut self, key: &'static str, number: i64) -> Self {
         if self.0.binary.is_some() {
-            return self.binary_number(key, Type::Signed, number as u64);
+            return self.binary_value(key, Type::Signed, number.to_le_bytes());
         }
-        self.key(key, Type::Signed);
+        self.key(key);
         if number < 0 {
             self.push(b"-");
         }
@@ -252,9 +298,9 @@ impl Line<'_> {
     /// An address or a page offset.
     pub(crate) fn hex(mut self, key: &'static str, number: usize) -> Self {
         if self.0.binary.is_some() {
-            return self.binary_number(key, Type::Hex, number as u64);
+            return self.binary_value(key, Type::Hex, (number as u64).to_le_bytes());
         }
-        self.key(key, Type::Hex);
+        self.key(key);
         self.push(b"0x");
         self.hexadecimal(number as u64, 1);
         self
@@ -262,7 +308,10 @@ impl Line<'_> {
 
     /// An EtherType.
     pub(crate) fn hex16(mut self, key: &'static str, number: u16) -> Self {
-        self.key(key, Type::Word);
+        if self.0.binary.is_some() {
+            return self.binary_value(key, Type::Ether, number.to_le_bytes());
+        }
+        self.key(key);
         self.push(b"0x");
         self.hexadecimal(number.into(), 4);
         self
@@ -271,15 +320,18 @@ impl Line<'_> {
     /// An object's id.
     pub(crate) fn id(mut self, key: &'static str, id: Id) -> Self {
         if self.0.binary.is_some() {
-            return self.binary_number(key, Type::Id, id.get());
+            return self.binary_value(key, Type::Id, id.get().to_le_bytes());
         }
-        self.key(key, Type::Id);
+        self.key(key);
         self.hexadecimal(id.get(), 16);
         self
     }
 
     /// Yes or no.
     pub(crate) fn flag(mut self, key: &'static str, flag: bool) -> Self {
+        if self.0.binary.is_some() {
+            return self.binary_value(key, Type::Flag, [flag.into()]);
+        }
         if self.field(key, &[b'0' + u8::from(flag)]) {
             return self;
         }
@@ -288,16 +340,16 @@ impl Line<'_> {
 
     #[inline(never)]
     fn long_flag(mut self, key: &'static str, flag: bool) -> Self {
-        let digit = match self.key(key, Type::Flag) {
-            true => 0,
-            false => b'0',
-        };
-        self.push(&[digit + u8::from(flag)]);
+        self.key(key);
+        self.push(&[b'0' + u8::from(flag)]);
         self
     }
 
     /// A word, which needs no quotes.
     pub(crate) fn word(mut self, key: &'static str, word: &[u8]) -> Self {
+        if self.0.binary.is_some() {
+            return self.binary_bytes(key, Type::Word, word);
+        }
         if self.field(key, word) {
             return self;
         }
@@ -306,43 +358,47 @@ impl Line<'_> {
 
     #[inline(never)]
     fn long_word(mut self, key: &'static str, word: &[u8]) -> Self {
-        self.key(key, Type::Word);
+        self.key(key);
         self.push(word);
         self
     }
 
     /// A word made of words, with commas between; `none` if there are none.
     pub(crate) fn words<'w>(
-        mut self,
+        self,
         key: &'static str,
         words: impl Iterator<Item = &'w [u8]>,
     ) -> Self {
-        self.key(key, Type::Word);
-        let mut any = false;
-        for word in words {
-            if any {
-                self.push(b",");
+        self.pieces(key, |line| {
+            let mut any = false;
+            for word in words {
+                if any {
+                    line.push(b",");
+                }
+                line.push(word);
+                any = true;
             }
-            self.push(word);
-            any = true;
-        }
-        if !any {
-            self.push(b"none");
-        }
-        self
+            if !any {
+                line.push(b"none");
+            }
+        })
     }
 
     /// A word made of a name and a number, for what has no name.
-    pub(crate) fn numbered(mut self, key: &'static str, name: &str, number: u64) -> Self {
-        self.key(key, Type::Word);
-        self.push(name.as_bytes());
-        self.decimal(number);
-        self
+    pub(crate) fn numbered(self, key: &'static str, name: &str, number: u64) -> Self {
+        self.pieces(key, |line| {
+            line.push(name.as_bytes());
+            line.decimal(number);
+        })
     }
 
     /// A header offset of an sk_buff, and whether it is set.
     pub(crate) fn offset(mut self, key: &'static str, raw: u16, set: bool) -> Self {
-        self.key(key, Type::Word);
+        if self.0.binary.is_some() {
+            let [low, high] = raw.to_le_bytes();
+            return self.binary_value(key, Type::Offset, [low, high, set.into()]);
+        }
+        self.key(key);
         self.decimal(raw.into());
         self.push(if set { b":set" } else { b":unset" });
         self
@@ -350,22 +406,22 @@ impl Line<'_> {
 
     /// Bytes in quotes that are known to need no escapes.
     pub(crate) fn plain_string(mut self, key: &'static str, bytes: &[u8]) -> Self {
-        if self.key(key, Type::String) {
-            self.push(bytes);
-        } else {
-            self.push(b"\"");
-            self.push(bytes);
-            self.push(b"\"");
+        if self.0.binary.is_some() {
+            return self.binary_bytes(key, Type::String, bytes);
         }
+        self.key(key);
+        self.push(b"\"");
+        self.push(bytes);
+        self.push(b"\"");
         self
     }
 
     /// Bytes in quotes.
     pub(crate) fn string(mut self, key: &'static str, bytes: &[u8]) -> Self {
-        if self.key(key, Type::String) {
-            self.push(bytes);
-            return self;
+        if self.0.binary.is_some() {
+            return self.binary_bytes(key, Type::String, bytes);
         }
+        self.key(key);
         self.push(b"\"");
         let mut rest = bytes;
         while let Some(at) = rest.iter().position(|&b| !is_plain(b)) {
@@ -386,37 +442,39 @@ impl Line<'_> {
     }
 
     /// Bytes as hexadecimal digits, two for each.
-    pub(crate) fn bytes(mut self, key: &'static str, bytes: &[u8]) -> Self {
-        self.key(key, Type::Word);
-        for byte in bytes {
-            self.hexadecimal((*byte).into(), 2);
-        }
-        self
+    pub(crate) fn bytes(self, key: &'static str, bytes: &[u8]) -> Self {
+        self.pieces(key, |line| {
+            for byte in bytes {
+                line.hexadecimal((*byte).into(), 2);
+            }
+        })
     }
 
     /// Numbers with commas between; `none` if there are none.
-    pub(crate) fn numbers(mut self, key: &'static str, numbers: &[u32]) -> Self {
-        self.key(key, Type::Word);
-        if numbers.is_empty() {
-            self.push(b"none");
-        }
-        for (at, number) in numbers.iter().enumerate() {
-            if at > 0 {
-                self.push(b",");
+    pub(crate) fn numbers(self, key: &'static str, numbers: &[u32]) -> Self {
+        self.pieces(key, |line| {
+            if numbers.is_empty() {
+                line.push(b"none");
             }
-            self.decimal((*number).into());
-        }
-        self
+            for (at, number) in numbers.iter().enumerate() {
+                if at > 0 {
+                    line.push(b",");
+                }
+                line.decimal((*number).into());
+            }
+        })
     }
 
     /// Ends the record. If memory ran out, none of it stays.
     pub(crate) fn end(mut self) -> Result {
         let start = self.0.start;
-        if self.0.binary.is_none() {
-            self.push(b"\n");
+        match &mut self.0.binary {
+            None => self.push(b"\n"),
+            Some(schemas) if self.0.result.is_ok() => {
+                self.0.result = schemas.end(start, &mut self.0.buffer);
+            }
+            Some(_) => {}
         }
-        self.0
-            .in_binary(|schemas, buffer| schemas.end(start, buffer));
         let result = self.0.result;
         if result.is_err() {
             self.0.truncate(start);

@@ -150,20 +150,20 @@ impl AnonVmaReport {
         };
         while let Some(line) = body.next()? {
             match line.kind {
-                "vma" => vmas.push(Vma::from_line(&line)?),
+                "vma" => vmas.push(Vma::from_line(line)?),
                 "avc" => {
-                    let avc = Avc::from_line(&line)?;
+                    let avc = Avc::from_line(line)?;
                     let vma = vmas.last_mut().filter(|vma| vma.start == avc.vma);
                     let vma = vma.ok_or_else(|| line.error("an `avc` not under its `vma`"))?;
                     vma.avcs.push(avc);
                     avcs += 1;
                 }
                 "anon_vma" => {
-                    close(open.replace(AnonVma::from_line(&line)?));
+                    close(open.replace(AnonVma::from_line(line)?));
                     groups += 1;
                 }
                 "member" => {
-                    let member = Member::from_line(&line)?;
+                    let member = Member::from_line(line)?;
                     let group = open.as_mut().filter(|group| group.id == member.anon_vma);
                     let group =
                         group.ok_or_else(|| line.error("a `member` not under its `anon_vma`"))?;

@@ -1,5 +1,7 @@
 //! A report's frame: its first line, its last, and what may stand in their place.
 
+use std::mem;
+
 use crate::binary::Records;
 use crate::line::record;
 use crate::{Error, Line, ReportError, ReportName, Text};
@@ -27,6 +29,8 @@ record! {
 pub(crate) struct Body<'a> {
     rest: &'a [u8],
     binary: Option<Records<'a>>,
+    /// The one at hand; each takes over the memory of the one before.
+    line: Line<'a>,
     lines: usize,
     summary: Option<Line<'a>>,
 }
@@ -37,6 +41,7 @@ impl<'a> Body<'a> {
         Self {
             rest: text,
             binary: Records::new(text),
+            line: Line::default(),
             lines: 0,
             summary: None,
         }
@@ -45,7 +50,10 @@ impl<'a> Body<'a> {
     /// A report: reads its header, which must name `name` and a version that is known.
     pub(crate) fn open(text: &'a [u8], name: &ReportName) -> Result<(Header, Self), Error> {
         let mut body = Self::new(text);
-        let line = body.line()?.ok_or(Error::Cut { lines: 0 })?;
+        if !body.advance()? {
+            return Err(Error::Cut { lines: 0 });
+        }
+        let line = &body.line;
         if line.kind != "report" {
             return Err(line.error(format!("`{}` where `report` belongs", line.kind)));
         }
@@ -56,7 +64,7 @@ impl<'a> Body<'a> {
                 known: FORMAT,
             });
         }
-        let header = Header::from_line(&line)?;
+        let header = Header::from_line(line)?;
         if header.name != *name {
             return Err(line.error(format!("a report `{}`, not `{name}`", header.name)));
         }
@@ -64,17 +72,20 @@ impl<'a> Body<'a> {
     }
 
     /// The next record; none at the summary.
-    pub(crate) fn next(&mut self) -> Result<Option<Line<'a>>, Error> {
-        let Some(line) = self.line()? else {
+    pub(crate) fn next(&mut self) -> Result<Option<&Line<'a>>, Error> {
+        if !self.advance()? {
             return Err(Error::Cut { lines: self.lines });
-        };
-        if line.kind != "summary" {
-            return Ok(Some(line));
         }
-        self.summary = Some(line);
-        match self.line()? {
-            None => Ok(None),
-            Some(line) => Err(line.error(format!("`{}` behind the summary", line.kind))),
+        if self.line.kind != "summary" {
+            return Ok(Some(&self.line));
+        }
+        self.summary = Some(mem::take(&mut self.line));
+        match self.advance()? {
+            false => Ok(None),
+            true => {
+                let line = &self.line;
+                Err(line.error(format!("`{}` behind the summary", line.kind)))
+            }
         }
     }
 
@@ -83,32 +94,35 @@ impl<'a> Body<'a> {
         self.summary.ok_or(Error::Cut { lines: self.lines })
     }
 
-    /// The next whole line, unless it is an `error`. A line without its newline is a cut one.
-    fn line(&mut self) -> Result<Option<Line<'a>>, Error> {
-        let line = match &mut self.binary {
-            Some(records) => records.next(self.lines + 1)?,
-            None => self.text_line()?,
+    /// Goes on to the next whole line, unless it is an `error`: whether there is one. A line without its newline is a
+    /// cut one.
+    fn advance(&mut self) -> Result<bool, Error> {
+        let number = self.lines + 1;
+        let there = match &mut self.binary {
+            Some(records) => records.next(&mut self.line, number)?,
+            None => self.advance_text(number)?,
         };
-        let Some(line) = line else {
-            return Ok(None);
-        };
-        self.lines += 1;
-        if line.kind == "error" {
-            return Err(Error::Report(ReportError::from_line(&line)?));
+        if !there {
+            return Ok(false);
         }
-        Ok(Some(line))
+        self.lines = number;
+        if self.line.kind == "error" {
+            return Err(Error::Report(ReportError::from_line(&self.line)?));
+        }
+        Ok(true)
     }
 
-    fn text_line(&mut self) -> Result<Option<Line<'a>>, Error> {
+    fn advance_text(&mut self, number: usize) -> Result<bool, Error> {
         let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') else {
             return match self.rest {
-                [] => Ok(None),
+                [] => Ok(false),
                 _ => Err(Error::Cut { lines: self.lines }),
             };
         };
         let text = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
-        Line::parse(text, self.lines + 1).map(Some)
+        self.line.read(text, number)?;
+        Ok(true)
     }
 }
 

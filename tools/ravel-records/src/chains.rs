@@ -128,15 +128,15 @@ impl ChainsReport {
                     .ok_or_else(|| line.error(format!("a `{}` not under its `chain`", line.kind)))
             };
             match line.kind {
-                "chain" => vmas.push(Chain::from_line(&line)?),
+                "chain" => vmas.push(Chain::from_line(line)?),
                 "link" => {
-                    let link = Link::from_line(&line)?;
+                    let link = Link::from_line(line)?;
                     let at = under(&mut vmas, link.vma)?;
                     vmas[at].link.push(link);
                     links += 1;
                 }
                 "run" => {
-                    let run = Run::from_line(&line)?;
+                    let run = Run::from_line(line)?;
                     let at = under(&mut vmas, run.vma)?;
                     let bytes = run.pages.checked_mul(PAGE);
                     let end = bytes.and_then(|bytes| run.address.0.checked_add(bytes));

@@ -220,11 +220,11 @@ impl Answer {
     /// The `error` record that ends the text, if one does.
     pub fn report_error(&self) -> Option<ReportError> {
         if let Some(mut records) = Records::new(&self.text) {
-            let mut last = None;
-            while let Ok(Some(line)) = records.next(1) {
-                last = Some(line);
+            let mut line = Line::default();
+            while let Ok(true) = records.next(&mut line, 1) {}
+            if line.kind != "error" {
+                return None;
             }
-            let line = last.filter(|line| line.kind == "error")?;
             return ReportError::from_line(&line).ok();
         }
         let text = self.text.strip_suffix(b"\n")?;

@@ -24,7 +24,7 @@ impl Version {
         let mut body = Body::new(text);
         while let Some(line) = body.next()? {
             if line.kind == "version" {
-                return Self::from_line(&line);
+                return Self::from_line(line);
             }
         }
         Err(body.summary()?.error("a summary where `version` belongs"))
@@ -71,7 +71,7 @@ impl Attached {
         let mut attached = Vec::new();
         while let Some(line) = body.next()? {
             if line.kind == "attached" {
-                attached.push(AttachedProcess::from_line(&line)?);
+                attached.push(AttachedProcess::from_line(line)?);
             }
         }
         let last = body.summary()?;

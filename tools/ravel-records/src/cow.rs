@@ -126,14 +126,14 @@ impl CowReport {
         while let Some(line) = body.next()? {
             match line.kind {
                 "cow" => {
-                    let mut vma = Cow::from_line(&line)?;
-                    vma.pages = PageCounts::from_line(&line)?;
+                    let mut vma = Cow::from_line(line)?;
+                    vma.pages = PageCounts::from_line(line)?;
                     sum.add(&vma.pages);
                     moved = moved.saturating_add(vma.moved);
                     vmas.push(vma);
                 }
                 "share" => {
-                    let share = Share::from_line(&line)?;
+                    let share = Share::from_line(line)?;
                     let vma = vmas.last_mut().filter(|vma| vma.start == share.vma);
                     vma.ok_or_else(|| line.error("a `share` not under its `cow`"))?
                         .shares

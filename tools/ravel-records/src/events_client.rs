@@ -45,7 +45,11 @@ impl Client {
     pub fn events(&self, stream: &str) -> Result<Reader, Error> {
         let path = self.root().join(format!("events/{stream}/events"));
         match File::options().read(true).write(true).open(&path) {
-            Ok(file) => Ok(Reader { file, path }),
+            Ok(file) => Ok(Reader {
+                file,
+                path,
+                room: Vec::new(),
+            }),
             Err(source) => Err(Error::Io { path, source }),
         }
     }
@@ -62,10 +66,12 @@ pub struct HeldStream {
 pub struct Reader {
     file: File,
     path: PathBuf,
+    /// Where batches are read to.
+    room: Vec<u8>,
 }
 
 impl Reader {
-    /// Sets the terms of the next batches, such as `events=100 ms=5000`.
+    /// Sets the terms of the next batches, such as `events=100 ms=5000 form=binary`.
     pub fn terms(&mut self, terms: &str) -> Result<(), Error> {
         self.write(&format!("lease {terms}"))
     }
@@ -75,8 +81,8 @@ impl Reader {
     /// [`Reader::acknowledge`] or [`Reader::give_back`] comes before the next. Where the deadline passes before all of
     /// it is read, it is another's, and the next is reserved in its place.
     pub fn batch(&mut self) -> Result<Option<Batch>, Error> {
-        match whole(&mut self.file) {
-            Ok(Some(text)) => Batch::parse(&text).map(Some),
+        match whole(&mut self.file, &mut self.room) {
+            Ok(Some(text)) => Batch::parse(text).map(Some),
             Ok(None) => Ok(None),
             Err(error) => Err(self.error(error)),
         }
@@ -109,17 +115,23 @@ impl Reader {
     }
 }
 
-/// The text of one batch, to its end; none where nothing is ready.
-fn whole(file: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
-    let mut text = Vec::new();
+/// There is at least so much room for what is read at once.
+const LEAST: usize = 64 << 10;
+
+/// The text of one batch, to its end, in memory that is used again; none where nothing is ready.
+fn whole<'t>(file: &mut impl Read, room: &'t mut Vec<u8>) -> io::Result<Option<&'t [u8]>> {
+    let mut len = 0;
     loop {
-        match file.read_to_end(&mut text) {
-            Ok(_) => return Ok(Some(text)),
+        if room.len() < len + LEAST {
+            room.resize(2 * (len + LEAST), 0);
+        }
+        match file.read(&mut room[len..]) {
+            Ok(0) => return Ok(Some(&room[..len])),
+            Ok(more) => len += more,
             // Told once for each batch; what was read of it is of no use.
-            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => text.clear(),
-            Err(error) if error.kind() == ErrorKind::WouldBlock && text.is_empty() => {
-                return Ok(None);
-            }
+            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => len = 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock && len == 0 => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
@@ -150,17 +162,23 @@ mod tests {
         Err(io::Error::from_raw_os_error(errno))
     }
 
+    const EINTR: i32 = 4;
     const EAGAIN: i32 = 11;
     const ESTALE: i32 = 116;
 
     #[test]
     fn a_batch_whose_deadline_passes_is_not_taken_for_part_of_the_next() {
+        let mut room = Vec::new();
         let mut late = Reads(vec![Ok(b""), Ok(b"two"), errno(ESTALE), Ok(b"one")]);
-        assert_eq!(whole(&mut late).unwrap(), Some(b"two".to_vec()));
+        let text = whole(&mut late, &mut room).unwrap();
+        assert_eq!(text, Some(&b"two"[..]));
         assert!(late.0.is_empty());
         let mut none = Reads(vec![errno(EAGAIN), errno(ESTALE), Ok(b"one")]);
-        assert_eq!(whole(&mut none).unwrap(), None);
+        assert_eq!(whole(&mut none, &mut room).unwrap(), None);
         let mut broken = Reads(vec![errno(EAGAIN), Ok(b"one")]);
-        assert!(whole(&mut broken).is_err());
+        assert!(whole(&mut broken, &mut room).is_err());
+        let mut cut_short = Reads(vec![Ok(b""), Ok(b"three"), errno(EINTR)]);
+        let text = whole(&mut cut_short, &mut room).unwrap();
+        assert_eq!(text, Some(&b"three"[..]));
     }
 }

@@ -60,7 +60,7 @@ pub use events::{
     Loss, Source, Sources, Stream, Streams, StreamsSummary,
 };
 pub use events_client::{HeldStream, Reader};
-pub use line::{Line, Value};
+pub use line::{Line, Quoted, Value};
 pub use lineage::{Kin, LineageReport, LineageSummary, Namespaces, Shared, Thread};
 pub use netevents::{Close, Dropped, Packet, Release, Reset, Shut, TcpState};
 pub use page::{Mapper, Page, PageReport, PageSummary};
@@ -73,6 +73,6 @@ pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
 pub use waiters::{Signal, SocketWaiters, Waiter, WaitersReport, WaitersSummary};
 pub use words::{
     Agreement, Checksum, Clock, Family, Fclone, Fin, Holds, MemberState, PacketType, PageKind,
-    Point, ProcessState, Protocol, QueueName, Relation, ReportName, Role, Scope, Shutdown,
+    Point, ProcessState, Protocol, QueueName, Reason, Relation, ReportName, Role, Scope, Shutdown,
     SignalTo, SkState, SocketKind, SocketState, TcpTimer, WaitQueue, WaitsBy, Way,
 };

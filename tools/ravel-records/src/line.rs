@@ -1,17 +1,20 @@
 //! One line of a report: its kind and its `key=value` pairs.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::rc::Rc;
 
-use crate::{Error, Text};
+use crate::Error;
+use crate::binary::Shape;
 
 /// A value as it stands in a line, before anyone says what it means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A number, hex, id, word, flag or offset: everything up to the next space.
     Bare(&'a str),
-    /// A string, without its quotes and escapes.
-    Quoted(Text),
+    /// A string.
+    Quoted(Quoted<'a>),
     /// A number, in the binary form.
     Number(u64),
     /// A number that may be negative, likewise.
@@ -22,18 +25,69 @@ pub enum Value<'a> {
     Id(u64),
     /// Yes or no, likewise.
     Flag(bool),
+    /// An EtherType, likewise.
+    EtherType(u16),
+    /// A header offset of an sk_buff, and whether it is set, likewise.
+    Offset(u16, bool),
+}
+
+/// A string as it stands in a line, without its quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quoted<'a> {
+    text: &'a [u8],
+    /// Some of its bytes stand there as escapes, which are known to be ones that there are.
+    escapes: bool,
 }
 
 /// One record: a kind and its pairs, in the order of the text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Line<'a> {
     /// The record's kind, the first word of the line.
     pub kind: &'a str,
     /// Place in the text, from 1, for messages.
     pub number: usize,
-    fields: Vec<(&'a str, Value<'a>)>,
+    keys: Keys<'a>,
+    values: Vec<Value<'a>>,
     /// Behind the key that was asked for last: who reads a record asks for one after the other.
     next: Cell<usize>,
+}
+
+/// Where the keys of a line's values stand.
+#[derive(Clone, Debug)]
+enum Keys<'a> {
+    /// With each, in text.
+    Own(Vec<&'a str>),
+    /// In the shape that was told before, in the binary form.
+    Shape(Rc<Shape<'a>>),
+}
+
+impl Default for Keys<'_> {
+    fn default() -> Self {
+        Self::Own(Vec::new())
+    }
+}
+
+/// The values of a line by the keys of one type of record.
+pub(crate) struct Fields<'l, 'a> {
+    line: &'l Line<'a>,
+    keys: &'static [&'static str],
+    /// Where they are, if that is known without looking at keys.
+    places: Option<Rc<[u16]>>,
+}
+
+impl Fields<'_, '_> {
+    /// The meaning of the value of a key, by its place among the type's.
+    #[inline(always)]
+    pub(crate) fn get<T: FromField>(&self, at: usize) -> Result<T, Error> {
+        let value = match &self.places {
+            Some(places) => self.line.values.get(usize::from(places[at])),
+            None => self.line.value(self.keys[at]),
+        };
+        match T::from_field(value) {
+            Ok(field) => Ok(field),
+            Err(reason) => Err(self.line.wrong(self.keys[at], &reason)),
+        }
+    }
 }
 
 /// What can be made from a value.
@@ -65,14 +119,28 @@ impl<'a> Line<'a> {
     /// Fails with [`Error::Parse`] where the text is not a record: no kind, a pair without `=`, a
     /// key given twice, an open quote, an unknown escape.
     pub fn parse(text: &'a [u8], number: usize) -> Result<Self, Error> {
+        let mut line = Self::default();
+        line.read(text, number)?;
+        Ok(line)
+    }
+
+    /// The same in the place of the line before, whose memory it takes over.
+    pub(crate) fn read(&mut self, text: &'a [u8], number: usize) -> Result<(), Error> {
         let fail = |reason: String| Error::Parse {
             line: number,
             reason,
         };
         let (kind, mut rest) = split_word(text, b' ');
         let (kind, _) = word(kind).ok_or_else(|| fail("no kind at its start".into()))?;
-        // A pair takes some sixteen bytes.
-        let mut fields: Vec<(&str, Value<'_>)> = Vec::with_capacity(text.len() / 16 + 1);
+        if let Keys::Shape(_) = self.keys {
+            self.keys = Keys::default();
+        }
+        let Self { keys, values, .. } = self;
+        let Keys::Own(keys) = keys else {
+            return Err(fail("no keys of its own".into()));
+        };
+        keys.clear();
+        values.clear();
         let mut seen = [0_u64; 4];
         while let Some(pair) = rest {
             let (key, value) = split_word(pair, b'=');
@@ -80,63 +148,94 @@ impl<'a> Line<'a> {
             let value = value.ok_or_else(|| fail(format!("`{key}` has no value")))?;
             // All of them are looked at only where one may be the same.
             let (bits, bit) = (&mut seen[usize::from(hash >> 6)], 1 << (hash & 63));
-            if *bits & bit != 0 && fields.iter().any(|(known, _)| *known == key) {
+            if *bits & bit != 0 && keys.contains(&key) {
                 return Err(fail(format!("`{key}` is there twice")));
             }
             *bits |= bit;
             let (value, after) = if let Some(quoted) = value.strip_prefix(b"\"") {
                 let (string, after) =
-                    unquote(quoted).map_err(|reason| fail(format!("`{key}` {reason}")))?;
-                (Value::Quoted(Text::from(string)), after)
+                    Quoted::split(quoted).map_err(|reason| fail(format!("`{key}` {reason}")))?;
+                (Value::Quoted(string), after)
             } else {
                 let (bare, after) = split_word(value, b' ');
                 let bare = std::str::from_utf8(bare)
                     .map_err(|_| fail(format!("`{key}` is not ASCII outside quotes")))?;
                 (Value::Bare(bare), after)
             };
-            fields.push((key, value));
+            keys.push(key);
+            values.push(value);
             rest = after;
         }
-        Ok(Self {
-            kind,
-            number,
-            fields,
-            next: Cell::new(0),
-        })
+        self.kind = kind;
+        self.number = number;
+        self.next.set(0);
+        Ok(())
     }
 
-    /// A record of the binary form.
-    pub(crate) fn of(kind: &'a str, number: usize, fields: Vec<(&'a str, Value<'a>)>) -> Self {
-        Self {
-            kind,
-            number,
-            fields,
-            next: Cell::new(0),
+    /// A record of the binary form, likewise: its values have this shape. None where they have not.
+    pub(crate) fn read_binary(
+        &mut self,
+        shape: &Rc<Shape<'a>>,
+        text: &'a [u8],
+        number: usize,
+    ) -> Option<()> {
+        shape.values(text, &mut self.values)?;
+        match &self.keys {
+            Keys::Shape(same) if Rc::ptr_eq(same, shape) => {}
+            _ => self.keys = Keys::Shape(shape.clone()),
+        }
+        self.kind = shape.kind;
+        self.number = number;
+        self.next.set(0);
+        Some(())
+    }
+
+    /// The keys of all pairs, in the order of the text.
+    fn keys(&self) -> &[&'a str] {
+        match &self.keys {
+            Keys::Own(keys) => keys,
+            Keys::Shape(shape) => &shape.keys,
+        }
+    }
+
+    /// The values by the keys of one type of record.
+    pub(crate) fn fields_of(&self, keys: &'static [&'static str]) -> Fields<'_, 'a> {
+        let places = match &self.keys {
+            Keys::Own(_) => None,
+            Keys::Shape(shape) => Some(shape.places(keys)),
+        };
+        Fields {
+            line: self,
+            keys,
+            places,
         }
     }
 
     /// The value of a key, as it stands.
     pub fn value(&self, key: &str) -> Option<&Value<'a>> {
-        let (before, behind) = self.fields.split_at(self.next.get());
-        let found =
-            |fields: &[(&str, Value<'_>)]| fields.iter().position(|(known, _)| *known == key);
+        let (before, behind) = self.keys().split_at_checked(self.next.get())?;
+        let found = |keys: &[&str]| keys.iter().position(|known| *known == key);
         let place = match found(behind) {
             Some(place) => before.len() + place,
             None => found(before)?,
         };
         self.next.set(place + 1);
-        Some(&self.fields[place].1)
+        self.values.get(place)
     }
 
     /// All pairs, in the order of the text.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, &Value<'a>)> {
-        self.fields.iter().map(|(key, value)| (*key, value))
+        self.keys().iter().copied().zip(&self.values)
     }
 
     /// The meaning of a key's value; the error names line and key.
     pub(crate) fn get<T: FromField>(&self, key: &str) -> Result<T, Error> {
-        T::from_field(self.value(key))
-            .map_err(|reason| self.error(format!("`{}`: `{key}` {reason}", self.kind)))
+        T::from_field(self.value(key)).map_err(|reason| self.wrong(key, &reason))
+    }
+
+    #[cold]
+    fn wrong(&self, key: &str, reason: &str) -> Error {
+        self.error(format!("`{}`: `{key}` {reason}", self.kind))
     }
 
     /// A parse error that names this line.
@@ -152,12 +251,14 @@ impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bare(bare) => write!(f, "`{bare}`"),
-            Self::Quoted(text) => write!(f, "\"{text}\""),
+            Self::Quoted(text) => write!(f, "\"{}\"", String::from_utf8_lossy(&text.bytes())),
             Self::Number(number) => write!(f, "`{number}`"),
             Self::Signed(number) => write!(f, "`{number}`"),
             Self::Hex(number) => write!(f, "`{number:#x}`"),
             Self::Id(id) => write!(f, "`{id:016x}`"),
             Self::Flag(flag) => write!(f, "`{}`", u8::from(*flag)),
+            Self::EtherType(number) => write!(f, "`{number:#06x}`"),
+            Self::Offset(raw, set) => write!(f, "`{raw}:{}`", if *set { "set" } else { "unset" }),
         }
     }
 }
@@ -194,33 +295,70 @@ pub(crate) const fn key(field: &str) -> &str {
     field
 }
 
-/// A string's bytes, and the next pair, from the text after its opening quote.
-fn unquote(text: &[u8]) -> Result<(Vec<u8>, Option<&[u8]>), &'static str> {
-    let mut string = Vec::new();
-    let mut rest = text;
-    loop {
-        match rest {
-            [] => return Err("has no closing quote"),
-            [b'"'] => return Ok((string, None)),
-            [b'"', b' ', after @ ..] => return Ok((string, Some(after))),
-            [b'"', ..] => return Err("has text behind its closing quote"),
-            [b'\\', b'x', high, low, after @ ..] => {
-                let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
-                    return Err("has an escape that is not \\xNN");
-                };
-                string.push((high << 4) | low);
-                rest = after;
-            }
-            [b'\\', byte @ (b'"' | b'\\'), after @ ..] => {
-                string.push(*byte);
-                rest = after;
-            }
-            [b'\\', ..] => return Err("has an unknown escape"),
-            [byte, after @ ..] => {
-                string.push(*byte);
-                rest = after;
+impl<'a> Quoted<'a> {
+    /// Of the binary form, which has no escapes.
+    pub(crate) fn plain(text: &'a [u8]) -> Self {
+        Self {
+            text,
+            escapes: false,
+        }
+    }
+
+    /// Splits the text behind an opening quote: the string, and the next pair.
+    fn split(text: &'a [u8]) -> Result<(Self, Option<&'a [u8]>), &'static str> {
+        let mut at = 0;
+        let mut escapes = false;
+        loop {
+            let rest = &text[at..];
+            let special = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+            at += special.ok_or("has no closing quote")?;
+            match &text[at..] {
+                [b'"', after @ ..] => {
+                    let text = &text[..at];
+                    return match after {
+                        [] => Ok((Self { text, escapes }, None)),
+                        [b' ', after @ ..] => Ok((Self { text, escapes }, Some(after))),
+                        _ => Err("has text behind its closing quote"),
+                    };
+                }
+                rest => {
+                    let (_, len) = escape(rest)?;
+                    escapes = true;
+                    at += len;
+                }
             }
         }
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
+        if !self.escapes {
+            return Cow::Borrowed(self.text);
+        }
+        let mut bytes = Vec::with_capacity(self.text.len());
+        let mut rest = self.text;
+        while let Some(first) = rest.first() {
+            // Those that are none were found when it was split.
+            let (byte, len) = match first {
+                b'\\' => escape(rest).unwrap_or((*first, 1)),
+                _ => (*first, 1),
+            };
+            bytes.push(byte);
+            rest = &rest[len..];
+        }
+        Cow::Owned(bytes)
+    }
+}
+
+/// The byte that an escape stands for, and how many it has itself.
+fn escape(text: &[u8]) -> Result<(u8, usize), &'static str> {
+    match text {
+        [b'\\', b'x', high, low, ..] => match (digit(*high), digit(*low)) {
+            (Some(high), Some(low)) => Ok(((high << 4) | low, 4)),
+            _ => Err("has an escape that is not \\xNN"),
+        },
+        [b'\\', byte @ (b'"' | b'\\'), ..] => Ok((*byte, 2)),
+        _ => Err("has an unknown escape"),
     }
 }
 
@@ -248,9 +386,19 @@ macro_rules! record {
         }
 
         impl $name {
+            const KEYS: &'static [&'static str] =
+                &[ $( $crate::line::key(stringify!($field)), )* ];
+
+            // The places are all known when this is compiled; of a type without fields they do not matter.
+            #[allow(unused_assignments, unused_variables, unused_mut)]
             pub(crate) fn from_line(line: &$crate::Line<'_>) -> Result<Self, $crate::Error> {
+                let fields = line.fields_of(Self::KEYS);
+                let mut at = 0;
                 Ok(Self {
-                    $( $field: line.get(const { $crate::line::key(stringify!($field)) })?, )*
+                    $( $field: {
+                        at += 1;
+                        fields.get(at - 1)?
+                    }, )*
                     $( $( $plus: Default::default(), )* )?
                 })
             }
@@ -272,7 +420,8 @@ mod tests {
         let line = parse(r#"vma start=0x1 perms=rw-p name="" x-y=a:b"#).unwrap();
         assert_eq!(line.kind, "vma");
         assert_eq!(line.value("start"), Some(&Value::Bare("0x1")));
-        assert_eq!(line.value("name"), Some(&Value::Quoted(Text::default())));
+        let empty = Value::Quoted(Quoted::plain(b""));
+        assert_eq!(line.value("name"), Some(&empty));
         assert_eq!(line.value("x-y"), Some(&Value::Bare("a:b")));
         assert_eq!(line.value("y"), None);
         assert_eq!(line.fields().count(), 4);
@@ -285,7 +434,7 @@ mod tests {
         let Some(Value::Quoted(comm)) = line.value("comm") else {
             panic!("{line:?}");
         };
-        assert_eq!(comm.as_bytes(), b"a \"b\\ c=d\n\xff");
+        assert_eq!(&*comm.bytes(), b"a \"b\\ c=d\n\xff");
         assert_eq!(line.value("pid"), Some(&Value::Bare("1")));
     }
 

@@ -148,20 +148,20 @@ impl LineageReport {
         let mut threads = Vec::new();
         while let Some(line) = body.next()? {
             match line.kind {
-                "process" => processes.push(Kin::from_line(&line)?),
+                "process" => processes.push(Kin::from_line(line)?),
                 "namespaces" => {
-                    let namespaces = Namespaces::from_line(&line)?;
+                    let namespaces = Namespaces::from_line(line)?;
                     let of = processes.last_mut().filter(|of| of.pid == namespaces.pid);
                     of.ok_or_else(|| line.error("`namespaces` not under its `process`"))?
                         .namespaces = namespaces;
                 }
                 "shared" => {
-                    let shared = Shared::from_line(&line)?;
+                    let shared = Shared::from_line(line)?;
                     let of = processes.last_mut().filter(|of| of.pid == shared.pid);
                     of.ok_or_else(|| line.error("a `shared` not under its `process`"))?
                         .shared = Some(shared);
                 }
-                "thread" => threads.push(Thread::from_line(&line)?),
+                "thread" => threads.push(Thread::from_line(line)?),
                 _ => {}
             }
         }

@@ -1,7 +1,9 @@
 //! Events of the network: of sockets, of TCP connections, of packets.
 
 use crate::line::record;
-use crate::{EtherType, Family, Fclone, Id, Offset, Point, Protocol, Shutdown, SkState, Text, Way};
+use crate::{
+    EtherType, Family, Fclone, Id, Offset, Point, Protocol, Reason, Shutdown, SkState, Text, Way,
+};
 
 /// A record of a stream about a socket: what all of them have, and more.
 macro_rules! of_socket {
@@ -108,7 +110,7 @@ of_socket! {
             /// Which way the reset went.
             way: Way,
             /// Why it was sent, by the kernel's name; `none` of one that was received.
-            reason: String,
+            reason: Reason,
         }
     }
 }
@@ -131,7 +133,7 @@ record! {
         /// Inode of its network namespace; 0 where that is not known.
         netns: u64,
         /// Why, by the kernel's name.
-        reason: String,
+        reason: Reason,
         /// The function, and how far into it; empty where it has no name.
         location: Text,
         /// EtherType.
@@ -198,7 +200,7 @@ record! {
         /// Number of the device; 0 where none is known.
         device: u32,
         /// `drop`: why, by the kernel's name.
-        reason: String,
+        reason: Reason,
         /// `drop`, `consume`: the function, and how far into it; empty where it has no name.
         location: Text,
         /// EtherType.

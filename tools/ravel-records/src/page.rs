@@ -124,9 +124,9 @@ impl PageReport {
         let mut pages: Vec<Page> = Vec::new();
         while let Some(line) = body.next()? {
             match line.kind {
-                "page" => pages.push(Page::from_line(&line)?),
+                "page" => pages.push(Page::from_line(line)?),
                 "mapper" => {
-                    let mapper = Mapper::from_line(&line)?;
+                    let mapper = Mapper::from_line(line)?;
                     let page = pages.last_mut().filter(|page| page.address == mapper.page);
                     page.ok_or_else(|| line.error("a `mapper` not under its `page`"))?
                         .mappers

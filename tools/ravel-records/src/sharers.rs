@@ -86,8 +86,8 @@ impl SharersReport {
         let (mut file, mut sharers) = (None, Vec::new());
         while let Some(line) = body.next()? {
             match line.kind {
-                "file" => file = Some(SharedFile::from_line(&line)?),
-                "sharer" => sharers.push(Sharer::from_line(&line)?),
+                "file" => file = Some(SharedFile::from_line(line)?),
+                "sharer" => sharers.push(Sharer::from_line(line)?),
                 _ => {}
             }
         }

@@ -269,11 +269,11 @@ impl SkbsReport {
             let socket = sockets.last_mut();
             match line.kind {
                 "socket" => sockets.push(SocketQueues {
-                    socket: Socket::parse(&line)?,
+                    socket: Socket::parse(line)?,
                     queues: Vec::new(),
                 }),
                 "queue" => {
-                    let queue = Queue::from_line(&line)?;
+                    let queue = Queue::from_line(line)?;
                     socket
                         .filter(|of| of.socket.fd == queue.fd)
                         .ok_or_else(|| line.error("a `queue` not under its `socket`"))?
@@ -281,7 +281,7 @@ impl SkbsReport {
                         .push(queue);
                 }
                 "skb" => {
-                    let skb = Skb::from_line(&line)?;
+                    let skb = Skb::from_line(line)?;
                     socket
                         .and_then(|of| of.queues.last_mut())
                         .filter(|of| of.fd == skb.fd && of.name == skb.queue)
@@ -297,9 +297,9 @@ impl SkbsReport {
                         .filter(|skb| (skb.fd, skb.queue.clone(), skb.pos) == place)
                         .ok_or_else(|| line.error(format!("a `{kind}` not under its `skb`")))?;
                     match kind {
-                        "frag" => skb.pages.push(Frag::from_line(&line)?),
-                        "part" => skb.parts.push(Part::from_line(&line)?),
-                        _ => skb.headers.push(HeaderBytes::from_line(&line)?),
+                        "frag" => skb.pages.push(Frag::from_line(line)?),
+                        "part" => skb.parts.push(Part::from_line(line)?),
+                        _ => skb.headers.push(HeaderBytes::from_line(line)?),
                     }
                 }
                 _ => {}

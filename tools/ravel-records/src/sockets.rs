@@ -209,9 +209,9 @@ impl SocketsReport {
         let mut sockets: Vec<Socket> = Vec::new();
         while let Some(line) = body.next()? {
             match line.kind {
-                "socket" => sockets.push(Socket::parse(&line)?),
+                "socket" => sockets.push(Socket::parse(line)?),
                 "waiting" => {
-                    let waiting = Waiting::from_line(&line)?;
+                    let waiting = Waiting::from_line(line)?;
                     sockets
                         .last_mut()
                         .filter(|socket| socket.fd == waiting.fd)

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use smallvec::SmallVec;
 
 use crate::line::{FromValue, Value};
 
@@ -18,23 +19,38 @@ pub(crate) fn bare<'v>(value: &'v Value<'_>) -> Result<Cow<'v, str>, String> {
         Value::Hex(number) => format!("{number:#x}").into(),
         Value::Id(id) => format!("{id:016x}").into(),
         Value::Flag(flag) => u8::from(*flag).to_string().into(),
+        Value::EtherType(number) => EtherType(*number).to_string().into(),
+        Value::Offset(raw, set) => Offset {
+            raw: *raw,
+            set: *set,
+        }
+        .to_string()
+        .into(),
     })
+}
+
+/// A number as it stands in text.
+fn parse_number<T: FromStr>(value: &Value<'_>, type_: &str) -> Result<T, String> {
+    let text = bare(value)?;
+    match text.parse() {
+        Ok(number) if !text.starts_with('+') => Ok(number),
+        _ => Err(format!("is not a {type_}: {value}")),
+    }
 }
 
 macro_rules! numbers {
     ($($type:ty),*) => {$(
         impl FromValue for $type {
+            #[inline]
             fn from_value(value: &Value<'_>) -> Result<Self, String> {
-                let not = || format!("is not a {}: {value}", stringify!($type));
-                match value {
-                    Value::Number(number) => return (*number).try_into().map_err(|_| not()),
-                    Value::Signed(number) => return (*number).try_into().map_err(|_| not()),
-                    _ => {}
-                }
-                let text = bare(value)?;
-                match text.parse() {
-                    Ok(number) if !text.starts_with('+') => Ok(number),
-                    _ => Err(not()),
+                let number = match *value {
+                    Value::Number(number) => number.try_into().ok(),
+                    Value::Signed(number) => number.try_into().ok(),
+                    _ => None,
+                };
+                match number {
+                    Some(number) => Ok(number),
+                    None => parse_number(value, stringify!($type)),
                 }
             }
         }
@@ -43,6 +59,7 @@ macro_rules! numbers {
 numbers!(u16, u32, u64, i32, i64);
 
 impl FromValue for bool {
+    #[inline]
     fn from_value(value: &Value<'_>) -> Result<Self, String> {
         if let Value::Flag(flag) = value {
             return Ok(*flag);
@@ -80,10 +97,11 @@ impl FromValue for String {
     }
 }
 
-/// Gives a type that has `Display` and `FromStr` its places in a record and in JSON.
+/// Gives a type that has `FromStr` its place in a record, and has it come back from JSON.
 macro_rules! as_text {
     ($type:ty $(, $binary:ident)?) => {
         impl FromValue for $type {
+            #[inline]
             fn from_value(value: &Value<'_>) -> Result<Self, String> {
                 $( if let Value::$binary(number) = value {
                     return Ok(Self(*number));
@@ -94,11 +112,6 @@ macro_rules! as_text {
             }
         }
 
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -109,6 +122,18 @@ macro_rules! as_text {
         }
     };
 }
+
+/// Has JSON tell of a type what `Display` does.
+macro_rules! shown {
+    ($($type:ty),*) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )*};
+}
+shown!(Hex, EtherType, Bytes, Linger, Timer, Flags);
 
 /// Hexadecimal digits of a value: `least` to `most` of them, lower case.
 fn digits(text: &str, least: usize, most: usize) -> Option<u64> {
@@ -148,6 +173,18 @@ impl FromStr for Id {
 }
 
 as_text!(Id, Id);
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
+        let mut text = [0; 16];
+        for (at, digit) in text.iter_mut().enumerate() {
+            *digit = DIGITS[((self.0 >> (60 - 4 * at)) & 15) as usize];
+        }
+        // There is nothing else in it.
+        serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
 
 /// An address in a process' own address space, or an offset in pages. Prints with `0x`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -216,7 +253,7 @@ impl FromStr for EtherType {
     }
 }
 
-as_text!(EtherType);
+as_text!(EtherType, EtherType);
 
 /// Bytes of a packet. Prints as hexadecimal digits, two for each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -266,7 +303,11 @@ impl fmt::Display for Offset {
 }
 
 impl FromValue for Offset {
+    #[inline]
     fn from_value(value: &Value<'_>) -> Result<Self, String> {
+        if let Value::Offset(raw, set) = *value {
+            return Ok(Self { raw, set });
+        }
         let parse = |text: &str| {
             let (raw, mark) = text.split_once(':')?;
             let set = match mark {
@@ -398,8 +439,11 @@ as_text!(Flags);
 /// A string of the report: bytes, in no promised encoding.
 ///
 /// Shown and serialized as UTF-8 with U+FFFD where it is not; [`Text::as_bytes`] has every byte.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Text(Vec<u8>);
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(SmallVec<[u8; INLINE]>);
+
+/// So many bytes need no memory of their own: an IPv4 address with its port, or a process' name.
+const INLINE: usize = 24;
 
 impl Text {
     /// Every byte of the string.
@@ -413,27 +457,40 @@ impl Text {
     }
 }
 
+impl Clone for Text {
+    fn clone(&self) -> Self {
+        // All at once: a SmallVec's own goes from byte to byte.
+        self.as_bytes().into()
+    }
+}
+
 impl From<Vec<u8>> for Text {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self(bytes.into())
+    }
+}
+
+impl From<&[u8]> for Text {
+    fn from(bytes: &[u8]) -> Self {
+        Self(SmallVec::from_slice(bytes))
     }
 }
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Self(text.into())
+        text.as_bytes().into()
     }
 }
 
 impl PartialEq<str> for Text {
     fn eq(&self, other: &str) -> bool {
-        self.0 == other.as_bytes()
+        self.as_bytes() == other.as_bytes()
     }
 }
 
 impl PartialEq<&str> for Text {
     fn eq(&self, other: &&str) -> bool {
-        self.0 == other.as_bytes()
+        self.as_bytes() == other.as_bytes()
     }
 }
 
@@ -446,7 +503,7 @@ impl fmt::Display for Text {
 impl FromValue for Text {
     fn from_value(value: &Value<'_>) -> Result<Self, String> {
         match value {
-            Value::Quoted(text) => Ok(text.clone()),
+            Value::Quoted(text) => Ok((&*text.bytes()).into()),
             _ => Err(format!("is not a string: {value}")),
         }
     }
@@ -454,13 +511,13 @@ impl FromValue for Text {
 
 impl Serialize for Text {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&String::from_utf8_lossy(&self.0))
     }
 }
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(text.into()))
+        String::deserialize(deserializer).map(|text| text.into_bytes().into())
     }
 }
 

@@ -116,19 +116,19 @@ impl WaitersReport {
             let last = sockets.last_mut();
             match line.kind {
                 "socket" => sockets.push(SocketWaiters {
-                    socket: Socket::parse(&line)?,
+                    socket: Socket::parse(line)?,
                     signal: None,
                     waiters: Vec::new(),
                 }),
                 "signal" => {
-                    let signal = Signal::from_line(&line)?;
+                    let signal = Signal::from_line(line)?;
                     let of = last
                         .filter(|of| of.socket.fd == signal.fd && of.signal.is_none())
                         .ok_or_else(|| line.error("a `signal` not under its `socket`"))?;
                     of.signal = Some(signal);
                 }
                 "waiter" => {
-                    let waiter = Waiter::from_line(&line)?;
+                    let waiter = Waiter::from_line(line)?;
                     last.filter(|of| of.socket.fd == waiter.fd)
                         .ok_or_else(|| line.error("a `waiter` not under its `socket`"))?
                         .waiters

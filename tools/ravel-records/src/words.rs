@@ -56,8 +56,12 @@ macro_rules! words {
         }
 
         impl FromValue for $name {
+            #[inline]
             fn from_value(value: &Value<'_>) -> Result<Self, String> {
-                String::from_value(value).map(|word| word.as_str().into())
+                match *value {
+                    $( Value::Bare($word) => Ok(Self::$variant), )*
+                    _ => String::from_value(value).map(|word| word.as_str().into()),
+                }
             }
         }
 
@@ -344,6 +348,12 @@ words! {
         Drop = "drop",
         /// What hung on the sk_buff is given back.
         Free = "free",
+    }
+
+    /// Why a packet was thrown away, or a reset sent, by the kernel's name without what stands before all of them.
+    Reason {
+        /// There is none to be told.
+        None = "none",
     }
 
     /// `sk_shutdown`: the directions that are shut.

@@ -162,7 +162,7 @@ proptest! {
         let Some(Value::Quoted(string)) = line.value("a") else {
             panic!("{text}");
         };
-        prop_assert_eq!(string.as_bytes(), &bytes[..]);
+        prop_assert_eq!(&*string.bytes(), &bytes[..]);
         prop_assert_eq!(line.value("b"), Some(&Value::Bare("1")));
     }
 }

@@ -176,7 +176,8 @@ fn read(stream: &str, args: &Reading, client: &Client) -> Result<(), Failure> {
     while left > 0 && !sink.asked_to_stop() {
         if most != left.min(256) {
             most = left.min(256);
-            let terms = format!("events={most} ms={}", u64::from(args.lease) * 1000);
+            let ms = u64::from(args.lease) * 1000;
+            let terms = format!("events={most} ms={ms} form=binary");
             reader.terms(&terms).map_err(broken)?;
         }
         let Some(batch) = reader.batch().map_err(broken)? else {
@@ -232,9 +233,8 @@ fn wait(reader: &Reader) -> io::Result<()> {
 fn json_lines(events: &[Event]) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     for event in events {
-        serde_json::to_writer(&mut text, event)
-            .map_err(|error| Failure::Output(io::Error::other(error)))?;
-        text.push(b'\n');
+        let written = event.write_json(&mut text);
+        written.map_err(|error| Failure::Output(io::Error::other(error)))?;
     }
     Ok(text)
 }

@@ -54,7 +54,8 @@ pub fn run(args: &Forward, client: &Client) -> Result<(), Failure> {
             Err(Trouble::Refused(error)) => return Err(Failure::Events(link.explain(&error))),
         }
         let most = left.min(256);
-        let terms = format!("events={most} ms={}", u64::from(args.lease) * 1000);
+        let ms = u64::from(args.lease) * 1000;
+        let terms = format!("events={most} ms={ms} form=binary");
         reader.terms(&terms).map_err(broken)?;
         let taken = Instant::now();
         let Some(batch) = reader.batch().map_err(broken)? else {

@@ -26,7 +26,8 @@ tests!("binary":
     requests_that_are_none,
 );
 
-const MAGIC: &[u8] = b"\x7fravel\x00\x01";
+/// What the binary form begins with.
+pub(super) const MAGIC: &[u8] = b"\x7fravel\x00\x02";
 
 /// The bytes of an answer that went well.
 fn ask(request: &str) -> Result<Vec<u8>> {

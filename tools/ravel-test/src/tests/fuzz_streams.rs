@@ -7,6 +7,7 @@ use std::io::Read;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
+use ravel_records::{Batch, Event};
 
 use super::fuzz::{FORMAT, documented, mutate};
 use crate::harness::say;
@@ -59,6 +60,7 @@ enum Order {
     Remove(String),
     Lease {
         ms: u64,
+        binary: bool,
     },
     Ack(Option<u64>),
     Release,
@@ -147,11 +149,16 @@ impl Order {
                 Some(Self::Remove(name(arguments[0])?))
             }
             (Target::Reader(_), "lease") => {
-                let pairs = pairs(arguments, &["events", "bytes", "ms"])?;
+                let pairs = pairs(arguments, &["events", "bytes", "ms", "form"])?;
                 optional(pairs.get("events"), 1, 4096)?;
                 optional(pairs.get("bytes"), 1024, 1_048_576)?;
                 let ms = optional(pairs.get("ms"), 1, 86_400_000)?.unwrap_or(30_000);
-                Some(Self::Lease { ms })
+                let binary = match pairs.get("form") {
+                    None | Some(&"text") => false,
+                    Some(&"binary") => true,
+                    Some(_) => return None,
+                };
+                Some(Self::Lease { ms, binary })
             }
             (Target::Reader(_), "ack") => Some(Self::Ack(seq()?)),
             (Target::Reader(_), "release") if arguments.len() < 2 => {
@@ -170,6 +177,8 @@ struct Reader {
     file: File,
     /// For how long a batch is leased.
     ms: u64,
+    /// In which form.
+    binary: bool,
     /// The numbers of its batch that are not done with.
     batch: BTreeSet<u64>,
     /// Whether the batch at hand is leased for longer than all this takes.
@@ -194,11 +203,7 @@ impl Reader {
         let mut text = Vec::new();
         let mut part = vec![0; BUFFER];
         // Not beyond the summary: where the deadline has passed, that it ends is not told.
-        while !text
-            .rsplit(|byte| *byte == b'\n')
-            .take(2)
-            .any(|line| line.starts_with(b"summary "))
-        {
+        while Batch::parse(&text).is_err() {
             match self.file.read(&mut part) {
                 Ok(0) => break,
                 Ok(len) => text.extend_from_slice(&part[..len]),
@@ -210,7 +215,10 @@ impl Reader {
                 }
             }
         }
-        self.batch = numbers(&String::from_utf8(text)?)?;
+        let batch = Batch::parse(&text)?;
+        let binary = !text.starts_with(b"batch ");
+        ensure!(binary == self.binary, "the other form: {batch:?}");
+        self.batch = batch.events.iter().map(Event::seq).collect();
         self.holds = self.ms >= LONG;
         Ok(())
     }
@@ -315,7 +323,9 @@ impl Model {
                 _,
             ) => drop(self.streams.insert(name, until_close)),
             (Order::Remove(name), _) => drop(self.streams.remove(&name)),
-            (Order::Lease { ms }, Target::Reader(at)) => self.readers[at].ms = ms,
+            (Order::Lease { ms, binary }, Target::Reader(at)) => {
+                (self.readers[at].ms, self.readers[at].binary) = (ms, binary);
+            }
             (Order::Ack(upto), Target::Reader(at)) => {
                 let batch = &mut self.readers[at].batch;
                 let rest = upto.map_or(BTreeSet::new(), |upto| batch.split_off(&(upto + 1)));
@@ -377,6 +387,11 @@ fn grammatical(random: &mut Random, target: Target, model: &Model, pids: &[u64])
             0..=1 => {
                 let mut text = String::from("lease");
                 for _ in 0..random.below(4) {
+                    if random.one_in(4) {
+                        let forms = ["text", "binary", "binary", "binary", "", "Text", "json"];
+                        text += &format!(" form={}", random.pick(&forms));
+                        continue;
+                    }
                     let key = random.pick(&["events", "bytes", "ms", "ms", "event"]);
                     let value = random.pick(&[
                         "1",
@@ -566,6 +581,7 @@ fn every_order_to_a_stream_is_answered_as_documented() -> Result<()> {
         Ok(Reader {
             file,
             ms: 30_000,
+            binary: false,
             batch: BTreeSet::new(),
             holds: false,
         })

@@ -6,6 +6,7 @@ use crate::harness::Test;
 mod anon;
 mod badinput;
 mod binary;
+mod binary_events;
 mod bounds;
 mod chains;
 mod chunks;
@@ -79,6 +80,7 @@ pub const ALL: &[&[Test]] = &[
     badinput::TESTS,
     reading::TESTS,
     binary::TESTS,
+    binary_events::TESTS,
     chunks::TESTS,
     page::TESTS,
     page::FILES,

@@ -267,7 +267,12 @@ fn resets_are_told_as_snmp_counts_them() -> Result<()> {
         .iter()
         .map(|reset| {
             let ends = (reset.local.to_string(), reset.remote.to_string());
-            (ends.0, ends.1, reset.reason.clone(), reset.sk_state.clone())
+            (
+                ends.0,
+                ends.1,
+                reset.reason.to_string(),
+                reset.sk_state.clone(),
+            )
         })
         .collect();
     told.sort();
@@ -276,7 +281,7 @@ fn resets_are_told_as_snmp_counts_them() -> Result<()> {
     let mut told: Vec<_> = received
         .iter()
         .map(|reset| {
-            check_eq!(reset.reason, "none", "reason of what was received");
+            check_eq!(reset.reason.as_str(), "none", "reason of what was received");
             let ends = (reset.local.to_string(), reset.remote.to_string());
             Ok((ends.0, ends.1, reset.sk_state.clone()))
         })
@@ -385,7 +390,7 @@ fn drops_are_told_as_snmp_and_ftrace_count_them() -> Result<()> {
         (&overflow, "SOCKET_RCVBUFF", 400, from[0]),
     ] {
         for drop in drops {
-            check_eq!(drop.reason, reason, "reason: {drop:?}");
+            check_eq!(drop.reason.as_str(), reason, "reason: {drop:?}");
             check_eq!(drop.from.to_string(), source.to_string(), "from");
             check_eq!(drop.transport, Protocol::Udp, "transport");
             check_eq!(drop.iif, 1, "device");
@@ -415,7 +420,7 @@ fn drops_are_told_as_snmp_and_ftrace_count_them() -> Result<()> {
     // The kernel's own words for where and why.
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     for drop in nobody.iter().chain(&nobody6).chain(&overflow) {
-        let key = (drop.location.to_string(), drop.reason.clone());
+        let key = (drop.location.to_string(), drop.reason.to_string());
         *counts.entry(key).or_default() += 1;
     }
     for (key, count) in counts {
@@ -450,7 +455,7 @@ fn drop_of_what_is_no_ip_says_so() -> Result<()> {
         (String::new(), String::new()),
         "addresses"
     );
-    check_eq!(drop.reason, "UNHANDLED_PROTO", "reason");
+    check_eq!(drop.reason.as_str(), "UNHANDLED_PROTO", "reason");
     check_eq!((drop.id.0, drop.inode, drop.netns), (0, 0, 0), "socket");
     Ok(())
 }

@@ -418,7 +418,7 @@ fn drops_are_told_as_ftrace_counts_them() -> Result<()> {
                 "reason and socket"
             );
             *counts
-                .entry((packet.location.to_string(), packet.reason.clone()))
+                .entry((packet.location.to_string(), packet.reason.to_string()))
                 .or_default() += 1;
         }
     }

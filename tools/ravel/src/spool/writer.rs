@@ -85,7 +85,7 @@ impl Writer {
         };
         let start = text.len();
         for event in events {
-            line(&mut text, event)?;
+            event.write_json(&mut text)?;
         }
         end(&mut text, start, events.len())?;
         file.write_all(&text)?;

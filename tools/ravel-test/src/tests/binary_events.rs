@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The binary form of a batch says what its text says.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ravel_records::{Batch, Error};
+
+use super::binary::MAGIC;
+use super::events_leases::{check_batch, filled, states};
+use crate::module::{Answer, DIR, write_errno};
+use crate::process::{Puppet, Stage};
+use crate::stream::{Forker, Made, children};
+use crate::{check, check_eq, sys, tests};
+
+tests!("binary":
+    every_kind_of_event_is_told_alike,
+    losses_are_told_alike,
+    batch_stands_by_itself_at_any_buffer_size,
+    bytes_of_a_lease_are_those_of_its_form,
+    late_reader_begins_anew_in_its_form,
+    forms_that_are_none,
+);
+
+/// Takes the first bytes off.
+fn take<'a>(from: &mut &'a [u8], len: usize) -> Result<&'a [u8]> {
+    let (taken, rest) = from.split_at_checked(len).context("it is cut")?;
+    *from = rest;
+    Ok(taken)
+}
+
+fn number(from: &mut &[u8], len: usize) -> Result<u64> {
+    let mut bytes = [0; 8];
+    bytes[..len].copy_from_slice(take(from, len)?);
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn word(from: &mut &[u8], len: usize) -> Result<String> {
+    let len = number(from, len)? as usize;
+    Ok(String::from_utf8(take(from, len)?.to_vec())?)
+}
+
+/// A frame: the shape that it tells or has, what that is, and its bytes with its head.
+struct Frame {
+    tells: bool,
+    kind: String,
+    text: String,
+    len: usize,
+}
+
+/// What FORMAT.md says of the binary form, written anew here: its frames, those of records with their text.
+fn frames(answer: &[u8]) -> Result<Vec<Frame>> {
+    let mut rest = answer.strip_prefix(MAGIC).context("no magic")?;
+    let mut shapes: Vec<(String, Vec<(u8, String)>)> = Vec::new();
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let len = number(&mut rest, 4)? as usize;
+        let shape = number(&mut rest, 4)?;
+        let mut body = take(&mut rest, len)?;
+        let mut frame = Frame {
+            tells: shape == 0xffff_ffff,
+            kind: String::new(),
+            text: String::new(),
+            len: len + 8,
+        };
+        if frame.tells {
+            let kind = word(&mut body, 1)?;
+            let mut fields = Vec::new();
+            while !body.is_empty() {
+                fields.push((number(&mut body, 1)? as u8, word(&mut body, 1)?));
+            }
+            frame.kind.clone_from(&kind);
+            shapes.push((kind, fields));
+        } else {
+            let (kind, fields) = shapes.get(shape as usize).context("an unknown shape")?;
+            frame.kind.clone_from(kind);
+            frame.text.clone_from(kind);
+            for (type_, key) in fields {
+                write!(frame.text, " {key}={}", value(*type_, &mut body)?)?;
+            }
+            ensure!(
+                body.is_empty(),
+                "{} bytes behind {}",
+                body.len(),
+                frame.text
+            );
+        }
+        all.push(frame);
+    }
+    Ok(all)
+}
+
+fn value(type_: u8, from: &mut &[u8]) -> Result<String> {
+    Ok(match type_ {
+        0 => number(from, 8)?.to_string(),
+        1 => (number(from, 8)? as i64).to_string(),
+        2 => format!("{:#x}", number(from, 8)?),
+        3 => format!("{:016x}", number(from, 8)?),
+        4 => number(from, 1)?.to_string(),
+        5 => word(from, 2)?,
+        6 => {
+            let len = number(from, 2)? as usize;
+            let mut text = String::from("\"");
+            for byte in take(from, len)? {
+                match byte {
+                    b'"' | b'\\' => write!(text, "\\{}", char::from(*byte))?,
+                    b' '..=b'~' => text.push(char::from(*byte)),
+                    byte => write!(text, "\\x{byte:02x}")?,
+                }
+            }
+            text + "\""
+        }
+        7 => format!("{:#06x}", number(from, 2)?),
+        8 => {
+            let raw = number(from, 2)?;
+            let set = ["unset", "set"][number(from, 1)? as usize];
+            format!("{raw}:{set}")
+        }
+        other => anyhow::bail!("no such type: {other}"),
+    })
+}
+
+fn open(stream: &Made) -> Result<File> {
+    let path = format!("{DIR}/events/{}/events", stream.0);
+    Ok(OpenOptions::new().read(true).write(true).open(path)?)
+}
+
+/// Reads a batch on these terms, in pieces of so many bytes.
+fn read(file: &mut File, terms: &str, size: usize) -> Result<Vec<u8>> {
+    check_eq!(write_errno(file, terms.as_bytes()), 0, "{terms}");
+    Answer::read(file, size).whole()
+}
+
+/// Reads a batch in both forms, one after the other, and compares them: its text.
+fn both(stream: &Made) -> Result<String> {
+    let mut file = open(stream)?;
+    let terms = "lease events=4096 bytes=1048576 ms=600000";
+    let bytes = read(&mut file, terms, 1 << 20)?;
+    let text = String::from_utf8(bytes.clone())?;
+    check!(text.starts_with("batch "), "{text}");
+    let one = Batch::parse(&bytes)?;
+    check_eq!(write_errno(&mut file, b"release"), 0, "release");
+    // More may have come by now.
+    let count = one.events.len();
+    let terms = format!("lease events={count} bytes=1048576 ms=600000 form=binary");
+    let bytes = read(&mut file, &terms, 1 << 20)?;
+    check_eq!(write_errno(&mut file, b"release"), 0, "release");
+    let records = frames(&bytes)?.into_iter().filter(|frame| !frame.tells);
+    let lines: Vec<String> = records.map(|frame| frame.text).collect();
+    let wanted: Vec<&str> = text.lines().collect();
+    check_eq!(lines.len(), wanted.len(), "records");
+    for (line, wanted) in lines.iter().zip(wanted) {
+        if !line.starts_with("batch ") {
+            let wanted = wanted.replace(" attempt=1 ", " attempt=2 ");
+            check_eq!(*line, wanted, "a record");
+        }
+    }
+    let mut two = Batch::parse(&bytes)?;
+    check!(
+        two.header.deadline > one.header.deadline,
+        "deadlines {} and {}",
+        one.header.deadline,
+        two.header.deadline
+    );
+    two.header.deadline = one.header.deadline;
+    let attempts = |batch: &Batch| -> Result<String> {
+        Ok(serde_json::to_string(batch)?.replace("\"attempt\":1,", "\"attempt\":2,"))
+    };
+    check_eq!(attempts(&two)?, attempts(&one)?, "as JSON");
+    Ok(text)
+}
+
+/// One of each kind.
+fn make_one_of_each() -> Result<()> {
+    let status = Command::new("/bin/true").status()?;
+    ensure!(status.success(), "{status}");
+    for ip in ["127.0.0.1", "[::1]"] {
+        let listener = TcpListener::bind(format!("{ip}:0"))?;
+        let mut one = TcpStream::connect(listener.local_addr()?)?;
+        let (mut two, _) = listener.accept()?;
+        one.write_all(b"never read")?;
+        two.write_all(b"read")?;
+        one.read_exact(&mut [0; 4])?;
+        one.shutdown(Shutdown::Write)?;
+        // Unread data makes it a reset.
+        drop(two);
+        let udp = UdpSocket::bind(format!("{ip}:0"))?;
+        udp.send_to(b"to itself", udp.local_addr()?)?;
+        udp.recv(&mut [0; 16])?;
+        // Nobody listens there.
+        udp.send_to(b"to nobody", format!("{ip}:9"))?;
+    }
+    let (one, _two) = UnixStream::pair()?;
+    one.shutdown(Shutdown::Both)?;
+    Ok(())
+}
+
+fn every_kind_of_event_is_told_alike() -> Result<()> {
+    let mut puppet: Puppet = Stage::new(2)?.start()?;
+    puppet.set_comm(b"a \"b\\\xff\n")?;
+    let kinds = [
+        "fork",
+        "exec",
+        "exit",
+        "tcp_state",
+        "reset",
+        "drop",
+        "shutdown",
+        "close",
+        "release",
+        "packet",
+    ];
+    let stream = Made::new("each", &format!("sources={} attempts=9", kinds.join(",")))?;
+    let young = puppet.fork()?;
+    make_one_of_each()?;
+    // What is put off has happened by then.
+    thread::sleep(Duration::from_millis(200));
+    let text = both(&stream)?;
+    for kind in kinds {
+        let line = format!("\n{kind} ");
+        check!(text.contains(&line), "no {kind} in {text}");
+    }
+    for word in [
+        "comm=\"a \\\"b\\\\\\xff\\x0a\"",
+        " family=inet6 ",
+        " family=unix ",
+        " protocol=0x86dd ",
+        " point=drop ",
+        ":unset ",
+    ] {
+        check!(text.contains(word), "no {word} in {text}");
+    }
+    drop(young);
+    Ok(())
+}
+
+fn losses_are_told_alike() -> Result<()> {
+    let mut forker = Forker::new(None)?;
+    let terms = format!("sources=fork bytes=16384 attempts=9 tree={}", forker.pid());
+    let stream = Made::new("losses", &terms)?;
+    forker.fork(200)?;
+    let text = both(&stream)?;
+    check!(text.contains("\nloss "), "no loss in {text}");
+    check!(!text.contains(" lost=0 "), "nothing is lost by {text}");
+    Ok(())
+}
+
+fn batch_stands_by_itself_at_any_buffer_size() -> Result<()> {
+    let (stream, pids, _forker) = filled("pieces", 30, "attempts=99")?;
+    let mut file = open(&stream)?;
+    let bytes = read(&mut file, "lease events=10 form=binary", 4096)?;
+    check_batch(&Batch::parse(&bytes)?, &pids[..10], 1)?;
+    check_eq!(write_errno(&mut file, b"ack"), 0, "ack");
+    // What is left, again and again, on one descriptor.
+    for (attempt, size) in [1, 7, 100, 4096, 1 << 20].into_iter().enumerate() {
+        let bytes = read(&mut file, "lease form=binary", size)?;
+        let batch = Batch::parse(&bytes)?;
+        check_batch(&batch, &pids[10..], attempt as u32 + 1)?;
+        // It stays at its end as long as the lease holds.
+        check_eq!(file.read(&mut [0; 10])?, 0, "a read at the end");
+        check_eq!(states(&stream)?, [0, 20, 0, 0, 10], "states");
+        let told: Vec<_> = frames(&bytes)?
+            .into_iter()
+            .filter(|frame| frame.tells)
+            .map(|frame| frame.kind)
+            .collect();
+        check_eq!(told, ["batch", "fork", "summary"], "shapes");
+        for len in (0..bytes.len()).step_by(bytes.len() / 20) {
+            let parsed = Batch::parse(&bytes[..len]);
+            check!(
+                matches!(parsed, Err(Error::Cut { .. } | Error::Parse { .. })),
+                "the first {len} bytes are {parsed:?}"
+            );
+        }
+        check_eq!(write_errno(&mut file, b"release"), 0, "release");
+    }
+    // Terms that name no form have text.
+    let text = read(&mut file, "lease events=4096", 100)?;
+    check!(text.starts_with(b"batch "), "not text");
+    check_eq!(
+        children(&Batch::parse(&text)?.events),
+        pids[10..],
+        "children"
+    );
+    check_eq!(write_errno(&mut file, b"release"), 0, "release");
+    let text = read(&mut file, "lease form=text", 100)?;
+    check!(text.starts_with(b"batch "), "not text");
+    Ok(())
+}
+
+fn bytes_of_a_lease_are_those_of_its_form() -> Result<()> {
+    let (stream, pids, _forker) = filled("limits", 60, "attempts=9")?;
+    let mut file = open(&stream)?;
+    let text = read(&mut file, "lease events=4096 bytes=2048", 4096)?;
+    let as_text = Batch::parse(&text)?.events.len();
+    check_eq!(write_errno(&mut file, b"release"), 0, "release");
+    let bytes = read(&mut file, "lease events=4096 bytes=2048 form=binary", 4096)?;
+    let batch = Batch::parse(&bytes)?;
+    let told = batch.events.len();
+    check!(
+        told > as_text && told < pids.len(),
+        "{told} records, as text {as_text}"
+    );
+    let frames = frames(&bytes)?;
+    let forks = frames.iter().filter(|frame| frame.kind == "fork");
+    let sizes: Vec<usize> = forks.map(|frame| frame.len).collect();
+    check_eq!(sizes.len(), told + 1, "frames, with that of the shape");
+    let sum: usize = sizes.iter().sum();
+    let most = sizes[1..].iter().max().copied().unwrap_or(0);
+    check!(
+        sum <= 2048 && sum + most + 10 > 2048,
+        "{sum} bytes of records"
+    );
+    // What had no room is the next batch's, shape and all.
+    check_eq!(write_errno(&mut file, b"ack"), 0, "ack");
+    let bytes = read(&mut file, "lease events=4096 form=binary", 4096)?;
+    check_eq!(
+        children(&Batch::parse(&bytes)?.events),
+        pids[told..],
+        "children of the rest"
+    );
+    Ok(())
+}
+
+fn late_reader_begins_anew_in_its_form() -> Result<()> {
+    let (stream, pids, _forker) = filled("latebin", 20, "attempts=9")?;
+    let mut file = open(&stream)?;
+    let terms = b"lease ms=100 form=binary";
+    check_eq!(write_errno(&mut file, terms), 0, "lease");
+    file.read_exact(&mut [0; 200])?;
+    thread::sleep(Duration::from_millis(150));
+    let late = file.read(&mut [0; 200]).err();
+    let late = late.context("the rest can be read")?;
+    check_eq!(sys::errno(&late), libc::ESTALE, "errno");
+    // Whole, with what the one before had told already.
+    let mut bytes = vec![0; 1 << 16];
+    let len = file.read(&mut bytes)?;
+    check_batch(&Batch::parse(&bytes[..len])?, &pids, 2)?;
+    thread::sleep(Duration::from_millis(150));
+    check_eq!(
+        write_errno(&mut file, b"ack"),
+        libc::ESTALE,
+        "errno of a late acknowledgement"
+    );
+    let text = read(&mut file, "lease ms=600000", 4096)?;
+    check!(text.starts_with(b"batch "), "not text");
+    check_batch(&Batch::parse(&text)?, &pids, 3)?;
+    Ok(())
+}
+
+fn forms_that_are_none() -> Result<()> {
+    let (stream, pids, _forker) = filled("none", 3, "attempts=9")?;
+    let mut file = open(&stream)?;
+    check_eq!(write_errno(&mut file, b"lease form=binary"), 0, "lease");
+    for terms in [
+        "form=",
+        "form=Binary",
+        "form=json",
+        "form=text,binary",
+        "form=binary form=binary",
+        "form=text form=binary",
+        "form",
+        "binary",
+        "Form=binary",
+        "events=1 form=binary ",
+    ] {
+        let request = format!("lease {terms}");
+        let errno = write_errno(&mut file, request.as_bytes());
+        check_eq!(errno, libc::EINVAL, "errno of {request:?}");
+    }
+    for request in ["binary lease", "ack form=binary", "release 0 form=binary"] {
+        let errno = write_errno(&mut file, request.as_bytes());
+        check_eq!(errno, libc::EINVAL, "errno of {request:?}");
+    }
+    // What was refused changed nothing.
+    let bytes = Answer::read(&mut file, 4096).whole()?;
+    check!(bytes.starts_with(MAGIC), "not in binary");
+    check_batch(&Batch::parse(&bytes)?, &pids, 1)
+}
