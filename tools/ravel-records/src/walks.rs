@@ -3,7 +3,9 @@
 //! A packet ends where its sk_buff is consumed, dropped or freed; what next has that sk_buff is another packet.
 //! Clones have a buffer in common. Where the stream does not say enough, that is told, and nothing is guessed.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +72,9 @@ struct Known {
     stage: Stage,
     certain: bool,
     head: Id,
-    ends: (Text, Text, u32),
+    from: Text,
+    to: Text,
+    sequence: u32,
 }
 
 /// A packet that IP has begun to send, and what its fragments have in common with it.
@@ -94,13 +98,41 @@ struct Cut {
 /// Sk_buffs that are kept in mind: their memory is bounded, as the stream's is.
 const MOST: usize = 1 << 16;
 
+/// Ids are hashes already.
+#[derive(Clone, Copy, Debug, Default)]
+struct Already(u64);
+
+impl Hasher for Already {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type ById<T> = HashMap<Id, T, BuildHasherDefault<Already>>;
+
 /// The packets of a stream, from crossing to crossing.
 #[derive(Debug, Default)]
 pub struct Walks {
     last: u64,
-    known: BTreeMap<Id, Known>,
+    known: ById<Known>,
+    traces: Traces,
+}
+
+/// By what a packet's origin is found.
+#[derive(Debug, Default)]
+struct Traces {
     /// The packet that began with a buffer, which somebody still has.
-    heads: BTreeMap<Id, u64>,
+    heads: ById<u64>,
     /// By CPU.
     cut: BTreeMap<u32, Cut>,
     /// The last, by CPU.
@@ -127,9 +159,7 @@ impl Walks {
 
     /// Something is missing from here on: of what is open, nobody knows whether it has ended.
     pub fn lose(&mut self) {
-        self.heads.clear();
-        self.cut.clear();
-        self.sent.clear();
+        self.traces = Traces::default();
         self.known.retain(|_, known| {
             known.certain = false;
             known.stage.is_open()
@@ -137,33 +167,34 @@ impl Walks {
     }
 
     fn cross(&mut self, packet: &Packet) -> Crossing {
-        let ends = (packet.from.clone(), packet.to.clone(), packet.sequence);
-        let before = self.known.remove(&packet.skb);
-        // After a loss it may be the same packet, sent on, or the next that has its sk_buff.
-        let doubtful = before.as_ref().is_some_and(|known| !known.certain);
-        let goes_on = before.filter(|known| goes_on(known, packet, &ends));
-        let first = goes_on.is_none();
-        let mut known = goes_on.unwrap_or_else(|| {
-            self.last += 1;
-            Known {
-                number: self.last,
-                origin: if doubtful {
-                    Origin::Unknown
-                } else {
-                    self.origin(packet)
-                },
-                stage: Stage::Open,
-                certain: true,
-                head: packet.head,
-                ends: ends.clone(),
+        let Self {
+            last,
+            known,
+            traces,
+        } = self;
+        let mut begin = |doubtful: bool| {
+            *last += 1;
+            let origin = match doubtful {
+                true => Origin::Unknown,
+                false => traces.origin(packet),
+            };
+            Known::new(*last, origin, packet)
+        };
+        let (known, first) = match known.entry(packet.skb) {
+            Entry::Occupied(entry) if goes_on(entry.get(), packet) => (entry.into_mut(), false),
+            Entry::Occupied(entry) => {
+                let known = entry.into_mut();
+                // After a loss it may be the same packet, sent on, or the next that has its sk_buff.
+                *known = begin(!known.certain);
+                (known, true)
             }
-        });
+            Entry::Vacant(entry) => (entry.insert(begin(false)), true),
+        };
         // A buffer may be exchanged for a larger one.
         if first && !matches!(known.origin, Origin::Clone(_)) || known.head != packet.head {
-            self.heads.insert(packet.head, known.number);
+            traces.heads.insert(packet.head, known.number);
         }
-        known.head = packet.head;
-        known.ends = ends;
+        known.keep(packet);
         let was_open = known.stage.is_open();
         known.stage = match (&packet.point, known.stage) {
             (Point::Gro, _) => Stage::Merging,
@@ -174,15 +205,6 @@ impl Walks {
             _ => Stage::Open,
         };
         let ended = !known.stage.is_open();
-        if ended && !packet.shared {
-            self.heads.remove(&packet.head);
-        }
-        if packet.point == Point::Output {
-            self.sent.insert(packet.cpu, Sent::of(known.number, packet));
-        }
-        if ended && packet.gso_size > 0 && packet.carries == Protocol::Tcp {
-            self.cut.insert(packet.cpu, Cut::of(known.number, packet));
-        }
         let crossing = Crossing {
             packet: known.number,
             origin: known.origin,
@@ -191,11 +213,28 @@ impl Walks {
             ended,
             certain: known.certain,
         };
-        self.known.insert(packet.skb, known);
+        traces.add(packet, &crossing);
         self.forget();
         crossing
     }
 
+    fn forget(&mut self) {
+        if self.known.len() > MOST {
+            self.known.retain(|_, known| known.stage.is_open());
+            let newest = self.last.saturating_sub(MOST as u64 / 2);
+            if self.known.len() > MOST / 2 {
+                self.known.retain(|_, known| known.number > newest);
+            }
+        }
+        let heads = &mut self.traces.heads;
+        if heads.len() > MOST {
+            let newest = self.last.saturating_sub(MOST as u64 / 2);
+            heads.retain(|_, number| *number > newest);
+        }
+    }
+}
+
+impl Traces {
     /// Of one that is seen for the first time.
     fn origin(&self, packet: &Packet) -> Origin {
         // What TCP sends is a clone of what it keeps, which is on no way.
@@ -222,23 +261,54 @@ impl Walks {
         }
     }
 
-    fn forget(&mut self) {
-        if self.known.len() > MOST {
-            self.known.retain(|_, known| known.stage.is_open());
-            let newest = self.last.saturating_sub(MOST as u64 / 2);
-            if self.known.len() > MOST / 2 {
-                self.known.retain(|_, known| known.number > newest);
-            }
+    /// What a crossing leaves behind for those that follow.
+    fn add(&mut self, packet: &Packet, crossing: &Crossing) {
+        if crossing.ended && !packet.shared {
+            self.heads.remove(&packet.head);
         }
-        if self.heads.len() > MOST {
-            let newest = self.last.saturating_sub(MOST as u64 / 2);
-            self.heads.retain(|_, number| *number > newest);
+        if packet.point == Point::Output {
+            self.sent
+                .insert(packet.cpu, Sent::of(crossing.packet, packet));
+        }
+        if crossing.ended && packet.gso_size > 0 && packet.carries == Protocol::Tcp {
+            self.cut
+                .insert(packet.cpu, Cut::of(crossing.packet, packet));
+        }
+    }
+}
+
+impl Known {
+    fn new(number: u64, origin: Origin, packet: &Packet) -> Self {
+        Self {
+            number,
+            origin,
+            stage: Stage::Open,
+            certain: true,
+            head: packet.head,
+            from: packet.from.clone(),
+            to: packet.to.clone(),
+            sequence: packet.sequence,
+        }
+    }
+
+    /// Whether its ends are those that it had.
+    fn has_ends_of(&self, packet: &Packet) -> bool {
+        self.sequence == packet.sequence && self.from == packet.from && self.to == packet.to
+    }
+
+    /// What it has by now.
+    fn keep(&mut self, packet: &Packet) {
+        self.head = packet.head;
+        if !self.has_ends_of(packet) {
+            self.from = packet.from.clone();
+            self.to = packet.to.clone();
+            self.sequence = packet.sequence;
         }
     }
 }
 
 /// Whether a crossing is of the packet that its sk_buff was known for.
-fn goes_on(known: &Known, packet: &Packet, ends: &(Text, Text, u32)) -> bool {
+fn goes_on(known: &Known, packet: &Packet) -> bool {
     let same = known.head == packet.head;
     if !known.certain && matches!(packet.point, Point::Output | Point::Gro) {
         return false;
@@ -249,16 +319,17 @@ fn goes_on(known: &Known, packet: &Packet, ends: &(Text, Text, u32)) -> bool {
         Stage::Freed => same && matches!(packet.point, Point::Consume | Point::Drop | Point::Free),
         // Merged into another, which nothing tells, its sk_buff is used again.
         Stage::Merging => {
-            !matches!(packet.point, Point::Gro | Point::Output) && (same || known.ends == *ends)
+            !matches!(packet.point, Point::Gro | Point::Output)
+                && (same || known.has_ends_of(packet))
         }
-        Stage::Open => same || known.ends == *ends,
+        Stage::Open => same || known.has_ends_of(packet),
         // What is read goes nowhere any more.
         Stage::Read => {
             let stays = matches!(
                 packet.point,
                 Point::Copy | Point::Consume | Point::Drop | Point::Free
             );
-            stays && (same || known.ends == *ends)
+            stays && (same || known.has_ends_of(packet))
         }
     }
 }
@@ -508,6 +579,6 @@ mod tests {
         for skb in 1..=2 * MOST as u64 {
             walks.take(&packet("queue", skb, skb, ""));
         }
-        assert!(walks.known.len() <= MOST && walks.heads.len() <= MOST);
+        assert!(walks.known.len() <= MOST && walks.traces.heads.len() <= MOST);
     }
 }

@@ -81,7 +81,15 @@ pub fn anew() -> &'static str {
 /// A string of a report with nothing in it that a terminal would act on: a process chooses its
 /// own name.
 pub fn plain(text: &Text) -> String {
-    let mut shown = String::new();
+    let mut shown = String::with_capacity(text.as_bytes().len());
+    if text
+        .as_bytes()
+        .iter()
+        .all(|byte| matches!(byte, b' '..=b'~'))
+    {
+        shown.push_str(&String::from_utf8_lossy(text.as_bytes()));
+        return shown;
+    }
     for letter in text.to_string().chars() {
         // Marks that turn the direction of writing are not control characters for Rust.
         let turns = matches!(letter, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

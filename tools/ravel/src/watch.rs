@@ -50,6 +50,7 @@ struct Rows<'c> {
 /// Where they go.
 struct Out<'c> {
     form: Form,
+    rows: view::watch::Rows,
     text: String,
     capture: Option<(&'c Path, Capture<BufWriter<File>>)>,
 }
@@ -62,7 +63,7 @@ enum Form {
 }
 
 /// How much is fetched at once.
-const TERMS: &str = "events=2048 bytes=524288";
+const TERMS: &str = "events=2048 bytes=524288 form=binary";
 
 /// How many packets are held at most that have not ended.
 const MOST_HELD: usize = 1 << 16;
@@ -90,6 +91,7 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
             (false, None) => Form::Rows,
             (false, Some(_)) => Form::Nothing,
         },
+        rows: view::watch::Rows::new(crate::has_colours()),
         text: String::new(),
         capture: capture.transpose()?,
     };
@@ -175,7 +177,7 @@ impl Out<'_> {
     fn tell(&mut self, event: &Event, crossing: Option<&Crossing>) -> Result<(), Failure> {
         match self.form {
             Form::Nothing => {}
-            Form::Rows => view::watch::add(&mut self.text, event, crossing),
+            Form::Rows => self.rows.add(&mut self.text, event, crossing),
             Form::Json => {
                 let row = serde_json::to_string(&Row { crossing, event });
                 self.text += &row.map_err(|error| Failure::Output(io::Error::other(error)))?;
@@ -191,12 +193,8 @@ impl Out<'_> {
 
     /// A batch is acknowledged once all of it has gone out.
     fn flush(&mut self) -> Result<(), Failure> {
-        let text = mem::take(&mut self.text);
-        match self.form {
-            Form::Nothing => {}
-            Form::Rows => crate::print(&text)?,
-            Form::Json => crate::write(text.as_bytes())?,
-        }
+        crate::write(self.text.as_bytes())?;
+        self.text.clear();
         if let Some((path, capture)) = &mut self.capture {
             capture.flush().map_err(|error| not_written(path, error))?;
         }

@@ -1,55 +1,146 @@
 //! `ravel watch`: one row for each point that a packet comes by.
+//!
+//! There may be very many, so a row is put together from its pieces, without the machinery of formats, and has colours
+//! only where they are wanted: to take them out again takes longer than all else.
 
 use std::fmt::{self, Display, Formatter, Write};
 
+use anstream::adapter::strip_str;
+use anstyle::Style;
 use ravel_records::walks::{Crossing, Origin};
 use ravel_records::{Event, Packet, Point};
 
-use super::events::{OrDash, Seconds, line, net};
+use super::events::{line, net};
 use crate::screen::{BAD, DIM, NAME, NOTE, count, plain};
 
 /// What stands above the rows.
 pub const HEAD: &str =
     "PACKET           TIME  POINT      DEV     LEN   DATA    MAC    NET  TRANS\n";
 
-/// Adds a row. There may be very many, so none is put together from texts of its own.
-pub fn add(text: &mut String, event: &Event, crossing: Option<&Crossing>) {
-    let (Event::Packet(packet), Some(crossing)) = (event, crossing) else {
-        // What is lost has a line, too.
-        text.push_str(&line(event));
-        return;
-    };
-    // Writing to a String does not fail.
-    let _ = match crossing.certain {
-        true => write!(text, "{:>6}", crossing.packet),
-        false => write!(text, "{:>5}?", crossing.packet),
-    };
-    let _ = writeln!(
-        text,
-        "  {DIM}{}{DIM:#}  {NAME}{:<9}{NAME:#}  {:>3}  {:>6}  {:>5}  {:>5}  {:>5}  {:>5}{}",
-        Seconds(packet.time),
-        packet.point.as_str(),
-        OrDash((packet.device != 0).then_some(packet.device)),
-        packet.len,
-        packet.data,
-        OrDash(packet.mac.get()),
-        OrDash(packet.network.get()),
-        OrDash(packet.transport.get()),
-        Remark(packet, crossing),
-    );
+/// Puts rows together.
+pub struct Rows {
+    colours: bool,
+    /// What begins and ends each.
+    dim: [String; 2],
+    name: [String; 2],
+}
+
+impl Rows {
+    /// With colours, or without.
+    pub fn new(colours: bool) -> Self {
+        let ends = |style: Style| match colours {
+            true => [format!("{style}"), format!("{style:#}")],
+            false => Default::default(),
+        };
+        Self {
+            colours,
+            dim: ends(DIM),
+            name: ends(NAME),
+        }
+    }
+
+    /// Adds a row.
+    pub fn add(&self, text: &mut String, event: &Event, crossing: Option<&Crossing>) {
+        let (Event::Packet(packet), Some(crossing)) = (event, crossing) else {
+            // What is lost has a line, too.
+            let line = line(event);
+            match self.colours {
+                true => text.push_str(&line),
+                false => text.extend(strip_str(&line)),
+            }
+            return;
+        };
+        match crossing.certain {
+            true => right(text, crossing.packet, 6),
+            false => {
+                right(text, crossing.packet, 5);
+                text.push('?');
+            }
+        }
+        text.push_str("  ");
+        text.push_str(&self.dim[0]);
+        right(text, packet.time / 1_000_000_000, 6);
+        text.push('.');
+        // With a digit before it, so that those behind the point are six.
+        let micros = packet.time % 1_000_000_000 / 1000;
+        text.push_str(&itoa::Buffer::new().format(1_000_000 + micros)[1..]);
+        text.push_str(&self.dim[1]);
+        text.push_str("  ");
+        text.push_str(&self.name[0]);
+        let point = packet.point.as_str();
+        text.push_str(point);
+        spaces(text, 9, point.len());
+        text.push_str(&self.name[1]);
+        text.push_str("  ");
+        let device = (packet.device != 0).then_some(packet.device);
+        right_or_dash(text, device.map(u64::from), 3);
+        for (value, width) in [(packet.len, 6), (packet.data, 5)] {
+            text.push_str("  ");
+            right(text, value, width);
+        }
+        for offset in [packet.mac, packet.network, packet.transport] {
+            text.push_str("  ");
+            right_or_dash(text, offset.get().map(u64::from), 5);
+        }
+        if crossing.first || matches!(packet.point, Point::Drop | Point::Copy) {
+            let remark = Remark {
+                packet,
+                crossing,
+                colours: self.colours,
+            };
+            // Writing to a String does not fail.
+            let _ = write!(text, "{remark}");
+        }
+        text.push('\n');
+    }
+}
+
+/// Adds spaces behind or before what has so many columns, until it has as many as it should.
+fn spaces(text: &mut String, width: usize, used: usize) {
+    const SPACES: &str = "         ";
+    text.push_str(SPACES.get(..width.saturating_sub(used)).unwrap_or(SPACES));
+}
+
+/// Adds a number at the right of its column.
+fn right(text: &mut String, number: u64, width: usize) {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(number);
+    spaces(text, width, digits.len());
+    text.push_str(digits);
+}
+
+/// The same; a dash where there is none.
+fn right_or_dash(text: &mut String, number: Option<u64>, width: usize) {
+    match number {
+        Some(number) => right(text, number, width),
+        None => {
+            spaces(text, width, 1);
+            text.push('-');
+        }
+    }
 }
 
 /// What stands behind a row's columns.
-struct Remark<'r>(&'r Packet, &'r Crossing);
+struct Remark<'r> {
+    packet: &'r Packet,
+    crossing: &'r Crossing,
+    colours: bool,
+}
 
 impl Display for Remark<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self(packet, crossing) = self;
+        let Self {
+            packet, crossing, ..
+        } = self;
+        let [dim, note, bad] = match self.colours {
+            true => [DIM, NOTE, BAD],
+            false => Default::default(),
+        };
         match packet.point {
             Point::Drop => {
                 let location = plain(&packet.location);
                 let reason = &packet.reason;
-                write!(f, "  {BAD}{reason}{BAD:#} {DIM}in {location}{DIM:#}")?;
+                write!(f, "  {bad}{reason}{bad:#} {dim}in {location}{dim:#}")?;
             }
             Point::Copy => write!(f, "  {} read", count(packet.copied, "byte", "bytes"))?,
             _ => {}
@@ -64,9 +155,9 @@ impl Display for Remark<'_> {
         }
         match crossing.origin {
             Origin::Own => Ok(()),
-            Origin::Clone(of) => write!(f, ", {NOTE}clone of {of}{NOTE:#}"),
-            Origin::Segment(of) => write!(f, ", {NOTE}cut from {of}{NOTE:#}"),
-            Origin::Unknown => write!(f, ", {NOTE}first seen here{NOTE:#}"),
+            Origin::Clone(of) => write!(f, ", {note}clone of {of}{note:#}"),
+            Origin::Segment(of) => write!(f, ", {note}cut from {of}{note:#}"),
+            Origin::Unknown => write!(f, ", {note}first seen here{note:#}"),
         }
     }
 }
@@ -74,7 +165,6 @@ impl Display for Remark<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anstream::adapter::strip_str;
     use ravel_records::Batch;
     use ravel_records::walks::Walks;
 
@@ -87,8 +177,24 @@ mod tests {
             .events
             .iter()
             .filter(|event| matches!(event, Event::Packet(_)));
-        let mut rows = HEAD.to_owned();
-        packets.for_each(|event| add(&mut rows, event, walks.take(event).as_ref()));
-        insta::assert_snapshot!(strip_str(&rows));
+        let (mut rows, mut coloured) = (HEAD.to_owned(), HEAD.to_owned());
+        for event in packets {
+            let crossing = walks.take(event);
+            Rows::new(false).add(&mut rows, event, crossing.as_ref());
+            Rows::new(true).add(&mut coloured, event, crossing.as_ref());
+        }
+        assert_eq!(strip_str(&coloured).to_string(), rows);
+        assert_ne!(coloured, rows);
+        insta::assert_snapshot!(rows);
+    }
+
+    #[test]
+    fn what_is_too_long_moves_the_rest() {
+        let mut text = String::new();
+        right(&mut text, 7, 3);
+        right(&mut text, 12_345, 3);
+        right_or_dash(&mut text, None, 2);
+        spaces(&mut text, 20, 1);
+        assert_eq!(text, format!("  712345 -{}", " ".repeat(9)));
     }
 }
