@@ -356,17 +356,29 @@ fn workers_killed_at_any_moment() -> Result<()> {
     let notes = Notes::new()?;
     fill(&server, 30)?;
     let script = format!("sleep 0.05; echo $RAVEL_JOB >>{}", notes.file("done"));
+    kill_two_workers(&server, &notes, [30, 1], 500, || {
+        worker(&server, "--retry-after 5", &script)
+    })
+}
+
+/// Has two workers do numbered jobs, each of which holds at most so many, and kills either again and again, after up to
+/// so many milliseconds: each job is done, and no more are done again than could be.
+pub(super) fn kill_two_workers(
+    server: &Server,
+    notes: &Notes,
+    [count, holds]: [usize; 2],
+    pause: usize,
+    command: impl Fn() -> Result<Command>,
+) -> Result<()> {
     let start = || {
-        worker(&server, "--retry-after 5", &script)?
-            .stderr(Stdio::null())
-            .spawn()
-            .context("start")
+        let mut command = command()?;
+        command.stderr(Stdio::null()).spawn().context("start")
     };
     let mut workers: Vec<Child> = (0..2).map(|_| start()).collect::<Result<_>>()?;
     let mut random = Random::new(Random::seed()?);
     let kills = 12;
     for _ in 0..kills {
-        thread::sleep(Duration::from_millis(random.below(500) as u64));
+        thread::sleep(Duration::from_millis(random.below(pause) as u64));
         let which = random.below(2);
         workers[which].kill()?;
         workers[which].wait()?;
@@ -378,18 +390,18 @@ fn workers_killed_at_any_moment() -> Result<()> {
         check_eq!(worker.wait()?.code(), Some(0), "exit code");
     }
     check_eq!(server.counts("q")?, [0, 0, 0, 0], "jobs at the end");
-    let runs = runs(&notes, 30)?;
+    let runs = runs(notes, count)?;
     check!(
         runs.iter().all(|runs| *runs >= 1),
         "not all were run: {runs:?}"
     );
-    let doubled = runs.iter().sum::<usize>() - 30;
+    let doubled = runs.iter().sum::<usize>() - count;
     check!(
-        doubled <= kills,
+        doubled <= kills * holds,
         "{doubled} were run again, with {kills} kills"
     );
     say(format!(
-        "{kills} kills of workers: 30 jobs, {doubled} run again"
+        "{kills} kills of workers: {count} jobs, {doubled} run again"
     ));
     Ok(())
 }
@@ -403,7 +415,7 @@ fn is_alive(pid: i32) -> bool {
 }
 
 /// Pushes numbered jobs.
-fn fill(server: &Server, count: usize) -> Result<()> {
+pub(super) fn fill(server: &Server, count: usize) -> Result<()> {
     (0..count).try_for_each(|at| {
         server.push(
             "q",
@@ -413,7 +425,7 @@ fn fill(server: &Server, count: usize) -> Result<()> {
 }
 
 /// How often each of them was run to its end.
-fn runs(notes: &Notes, count: usize) -> Result<Vec<usize>> {
+pub(super) fn runs(notes: &Notes, count: usize) -> Result<Vec<usize>> {
     let mut runs = vec![0; count];
     for line in notes.lines("done") {
         runs[line.parse::<usize>()?] += 1;

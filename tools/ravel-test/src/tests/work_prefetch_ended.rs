@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::work::{Notes, field, worker};
+use super::work_ended::{fill, kill_two_workers, runs};
 use super::work_prefetch::{DEEDS, ahead, large, push, ready};
 use crate::harness::say;
 use crate::random::Random;
@@ -83,9 +84,7 @@ fn signal_at_any_moment_leaves_no_job_ahead_reserved() -> Result<()> {
     let notes = Notes::new()?;
     let mut random = Random::new(Random::seed()?);
     let count = 400;
-    for at in 0..count {
-        push(&server, &[&at.to_string()])?;
-    }
+    fill(&server, count)?;
     let (mut rounds, mut amid, mut twice) = (0, 0, 0);
     while server.counts("q")?[0] > 0 {
         let options = format!("--prefetch {}", 2 + random.below(30));
@@ -161,9 +160,7 @@ fn server_killed_amid_jobs_ahead() -> Result<()> {
     let mut server = Server::redis(6474)?;
     let notes = Notes::new()?;
     let count = 600;
-    for at in 0..count {
-        push(&server, &[&at.to_string()])?;
-    }
+    fill(&server, count)?;
     let mut working = ahead(&server, &notes, "--prefetch 10 --retry-after 20")?
         .stderr(Stdio::null())
         .spawn()?;
@@ -197,52 +194,8 @@ fn server_killed_amid_jobs_ahead() -> Result<()> {
 fn workers_with_jobs_ahead_killed_at_any_moment() -> Result<()> {
     let server = Server::redis(6475)?;
     let notes = Notes::new()?;
-    let (count, prefetch) = (300, 8);
-    for at in 0..count {
-        push(&server, &[&at.to_string()])?;
-    }
-    let options = format!("--prefetch {prefetch} --retry-after 5");
-    let start = || -> Result<_> {
-        let mut command = ahead(&server, &notes, &options)?;
-        Ok(command.stderr(Stdio::null()).spawn()?)
-    };
-    let mut workers = vec![start()?, start()?];
-    let mut random = Random::new(Random::seed()?);
-    let kills = 12;
-    for _ in 0..kills {
-        thread::sleep(Duration::from_millis(random.below(300) as u64));
-        let which = random.below(2);
-        workers[which].kill()?;
-        workers[which].wait()?;
-        workers[which] = start()?;
-    }
-    until("all is done", || Ok(server.counts("q")?[..3] == [0, 0, 0]))?;
-    for worker in &mut workers {
-        sys::kill(worker.id() as i32, libc::SIGTERM)?;
-        check_eq!(worker.wait()?.code(), Some(0), "exit code");
-    }
-    check_eq!(server.counts("q")?, [0, 0, 0, 0], "jobs at the end");
-    let runs = runs(&notes, count)?;
-    let doubled = runs.iter().sum::<usize>() - count;
-    check!(
-        runs.iter().all(|runs| *runs >= 1),
-        "not all were run: {runs:?}"
-    );
-    check!(
-        doubled <= kills * prefetch,
-        "{doubled} were run again, with {kills} kills"
-    );
-    say(format!(
-        "{kills} kills of workers: {count} jobs, {doubled} run again"
-    ));
-    Ok(())
-}
-
-/// How often each of that many numbered jobs was done.
-fn runs(notes: &Notes, count: usize) -> Result<Vec<usize>> {
-    let mut runs = vec![0; count];
-    for line in notes.lines("done") {
-        runs[line.parse::<usize>()?] += 1;
-    }
-    Ok(runs)
+    fill(&server, 300)?;
+    kill_two_workers(&server, &notes, [300, 8], 300, || {
+        ahead(&server, &notes, "--prefetch 8 --retry-after 5")
+    })
 }
