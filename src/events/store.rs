@@ -2,10 +2,11 @@
 
 //! What a stream holds for its readers: each entry ready, reserved under a lease, delayed, or failed.
 //!
-//! Entries and leases lie in arrays of a fixed size, which whoever makes a store gives it. Entries are moved between lists by links, so nothing here allocates or
-//! fails for want of memory. Every list is in the order of sequence numbers: what is given back stands
-//! before what came later. Time is an argument, and nothing of the kernel is used: the tools' own tests
-//! put this file through random histories.
+//! Entries and leases lie in arrays that whoever makes a store gives it, with room for all that there will be. Entries are
+//! moved between lists by links, so nothing here allocates or fails for want of memory. A place is first touched when
+//! there is something for it: most streams never have as much as they have room for. Every list is in the order of
+//! sequence numbers: what is given back stands before what came later. Time is an argument, and nothing of the kernel is
+//! used: the tools' own tests put this file through random histories.
 
 #![deny(unsafe_code)]
 
@@ -28,17 +29,13 @@ pub(crate) struct Entry<E> {
     next: u32,
 }
 
-impl<E> Entry<E> {
-    /// A place that is free.
-    pub(crate) fn free(what: E) -> Self {
-        Self {
-            what,
-            seq: 0,
-            attempts: 0,
-            due: 0,
-            next: NIL,
-        }
-    }
+/// An array of places.
+pub(crate) trait Places: DerefMut<Target = [Entry<Self::What>]> {
+    /// What entries are about.
+    type What;
+
+    /// Adds one, in memory that was set aside for it: whether there was some.
+    fn add(&mut self, entry: Entry<Self::What>) -> bool;
 }
 
 #[derive(Clone, Copy)]
@@ -94,9 +91,12 @@ pub(crate) struct Counts {
 }
 
 /// The entries of a stream.
-pub(crate) struct Store<E, M: DerefMut<Target = [Entry<E>]>, L: DerefMut<Target = [Lease]>> {
+pub(crate) struct Store<M: Places, L: DerefMut<Target = [Lease]>> {
     entries: M,
+    /// How many there may be.
+    most: u32,
     leases: L,
+    /// Those that have nothing any more.
     free: List,
     ready: List,
     delayed: List,
@@ -107,11 +107,13 @@ pub(crate) struct Store<E, M: DerefMut<Target = [Entry<E>]>, L: DerefMut<Target 
     attempts: u64,
 }
 
-impl<E, M: DerefMut<Target = [Entry<E>]>, L: DerefMut<Target = [Lease]>> Store<E, M, L> {
-    /// A store in places that are free; an entry is handed out at most `max_attempts` times.
-    pub(crate) fn new(entries: M, leases: L, max_attempts: u32) -> Self {
-        let mut store = Self {
+impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
+    /// A store that has at most so many entries, in an array that is empty; an entry is handed out at most `max_attempts`
+    /// times.
+    pub(crate) fn new(entries: M, most: u32, leases: L, max_attempts: u32) -> Self {
+        Self {
             entries,
+            most,
             leases,
             free: List::EMPTY,
             ready: List::EMPTY,
@@ -120,31 +122,33 @@ impl<E, M: DerefMut<Target = [Entry<E>]>, L: DerefMut<Target = [Lease]>> Store<E
             last_lease: 0,
             max_attempts,
             attempts: 0,
-        };
-        let mut free = List::EMPTY;
-        for at in 0..store.entries.len() as u32 {
-            store.append(&mut free, at);
         }
-        store.free = free;
-        store
     }
 
     /// For how many more there is room.
     pub(crate) fn room(&self) -> u32 {
-        self.free.len
+        self.free.len + (self.most - self.entries.len() as u32)
     }
 
     /// Adds an entry, whose number is above all before. Whether there was room.
-    pub(crate) fn push(&mut self, seq: u64, what: E) -> bool {
+    pub(crate) fn push(&mut self, seq: u64, what: M::What) -> bool {
+        let entry = Entry {
+            what,
+            seq,
+            attempts: 0,
+            due: 0,
+            next: NIL,
+        };
         let mut free = self.free;
-        let Some(at) = self.pop(&mut free) else {
+        let at = if let Some(at) = self.pop(&mut free) {
+            self.free = free;
+            self.entries[at as usize] = entry;
+            at
+        } else if self.room() > 0 && self.entries.add(entry) {
+            self.entries.len() as u32 - 1
+        } else {
             return false;
         };
-        self.free = free;
-        let entry = &mut self.entries[at as usize];
-        entry.what = what;
-        entry.seq = seq;
-        entry.attempts = 0;
         let mut ready = self.ready;
         self.append(&mut ready, at);
         self.ready = ready;
@@ -186,7 +190,7 @@ impl<E, M: DerefMut<Target = [Entry<E>]>, L: DerefMut<Target = [Lease]>> Store<E
     }
 
     /// What is ready, the oldest first.
-    pub(crate) fn ready(&self) -> impl Iterator<Item = &Entry<E>> {
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &Entry<M::What>> {
         self.iter(self.ready)
     }
 
@@ -292,7 +296,7 @@ impl<E, M: DerefMut<Target = [Entry<E>]>, L: DerefMut<Target = [Lease]>> Store<E
     }
 
     /// The failed entries with a number from `from` on.
-    pub(crate) fn failed(&self, from: u64) -> impl Iterator<Item = &Entry<E>> {
+    pub(crate) fn failed(&self, from: u64) -> impl Iterator<Item = &Entry<M::What>> {
         self.iter(self.failed)
             .filter(move |entry| entry.seq >= from)
     }
@@ -344,7 +348,7 @@ impl<E, M: DerefMut<Target = [Entry<E>]>, L: DerefMut<Target = [Lease]>> Store<E
         self.attempts
     }
 
-    fn iter(&self, list: List) -> impl Iterator<Item = &Entry<E>> {
+    fn iter(&self, list: List) -> impl Iterator<Item = &Entry<M::What>> {
         let mut at = list.head;
         core::iter::from_fn(move || {
             let entry = self.entries.get(at as usize)?;
@@ -381,7 +385,7 @@ impl<E, M: DerefMut<Target = [Entry<E>]>, L: DerefMut<Target = [Lease]>> Store<E
     }
 
     /// Takes some out of a list, both staying in order.
-    fn take_if(&mut self, list: &mut List, mut which: impl FnMut(&Entry<E>) -> bool) -> List {
+    fn take_if(&mut self, list: &mut List, mut which: impl FnMut(&Entry<M::What>) -> bool) -> List {
         let (mut taken, mut kept) = (List::EMPTY, List::EMPTY);
         while let Some(at) = self.pop(list) {
             let which = which(&self.entries[at as usize]);

@@ -5,7 +5,7 @@
 use super::{
     record::What,
     request::{Name, Settings, Terms, Who},
-    store::{Ended, Entry, Lease, Store},
+    store::{Ended, Entry, Lease, Places, Store},
 };
 use crate::{
     object::{
@@ -45,10 +45,18 @@ pub(super) struct Stream {
     state: Mutex<State>,
 }
 
+impl Places for KVVec<Entry<What>> {
+    type What = What;
+
+    fn add(&mut self, entry: Entry<What>) -> bool {
+        self.push_within_capacity(entry).is_ok()
+    }
+}
+
 /// What the lock guards.
 struct State {
     gatherer: Gatherer,
-    store: Store<What, KVVec<Entry<What>>, KVec<Lease>>,
+    store: Store<KVVec<Entry<What>>, KVec<Lease>>,
     /// The last sequence number given: how many events have happened, but for those still in the rings.
     seq: u64,
     /// Of these, how many were lost.
@@ -121,12 +129,11 @@ impl Stream {
                 Filter::Tree(Pids::new()?)
             }
         };
-        let empty = Entry::free(What::Loss(Loss::default()));
-        let places = KVVec::from_elem(empty, places, gfp())?;
+        let entries = KVVec::with_capacity(places, gfp())?;
         let leases = KVec::from_elem(Lease::FREE, LEASES, gfp())?;
         let state = State {
             gatherer: Gatherer::new()?,
-            store: Store::new(places, leases, settings.attempts),
+            store: Store::new(entries, places as u32, leases, settings.attempts),
             seq: 0,
             lost: 0,
             acked: 0,

@@ -116,7 +116,7 @@ impl Cell {
 
 type Slot = UnsafeCell<MaybeUninit<Event>>;
 
-/// What a ring is over.
+/// What a ring is over: the room of a vector that has no elements, since nothing is to be done with them but by the ring.
 struct Slots(KVVec<Slot>);
 
 // SAFETY: A slot is accessed by the writer or the reader alone, by the invariant of `Ring`; who may be one is told at
@@ -125,11 +125,7 @@ unsafe impl Sync for Slots {}
 
 impl Slots {
     fn new(size: usize) -> Result<Self> {
-        let mut slots = KVVec::with_capacity(size, gfp())?;
-        for _ in 0..size {
-            slots.push(Slot::new(MaybeUninit::uninit()), gfp())?;
-        }
-        Ok(Self(slots))
+        Ok(Self(KVVec::with_capacity(size, gfp())?))
     }
 }
 
@@ -188,7 +184,7 @@ impl Ring {
             section: Atomic::new(0),
             head: Atomic::new(0),
             _time: Atomic::new(0),
-            size: slots.0.len() as u64,
+            size: slots.0.capacity() as u64,
             slots: slots.0.as_ptr(),
             cells: [Cell::new(), Cell::new()],
             reader: ReaderSide {

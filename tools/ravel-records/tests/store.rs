@@ -8,7 +8,16 @@ use proptest::prelude::*;
 #[path = "../../../src/events/store.rs"]
 mod store;
 
-use store::{Counts, Ended, Entry, Lease, Store};
+use store::{Counts, Ended, Entry, Lease, Places, Store};
+
+impl Places for Vec<Entry<u64>> {
+    type What = u64;
+
+    fn add(&mut self, entry: Entry<u64>) -> bool {
+        self.push(entry);
+        true
+    }
+}
 
 /// Few, so that they run out.
 const LEASES: usize = 4;
@@ -122,7 +131,7 @@ impl Model {
 proptest! {
     #[test]
     fn store_does_what_the_model_does(steps in steps(), places in 1..30usize, most in 1..4u32) {
-        let mut store = Store::new(vec![Entry::free(0u64); places], vec![Lease::FREE; LEASES], most);
+        let mut store = Store::new(Vec::with_capacity(places), places as u32, vec![Lease::FREE; LEASES], most);
         let mut model = Model { records: Vec::new(), deadlines: Vec::new(), most };
         // Leases that were ever out, the dead ones too.
         let mut leases: Vec<u64> = Vec::new();
