@@ -87,7 +87,7 @@ static noinline notrace void tell_all(const struct target *target, struct ftrace
 {
 	unsigned long told;
 
-	/* Pairs with that in set_listeners(). */
+	/* Pairs with the first in set_listeners(). */
 	for (told = smp_load_acquire(&target->listeners); told; told &= told - 1) {
 		const struct listener *listener = listeners + __ffs(told);
 
@@ -101,7 +101,7 @@ static __always_inline void tell(const struct target *target, struct ftrace_regs
 
 	/* For who takes a listener away, and waits for RCU. */
 	preempt_disable_notrace();
-	/* Likewise. */
+	/* Pairs with the other in set_listeners(). */
 	only = smp_load_acquire(&target->only);
 	if (likely(only))
 		target->enter(only, regs);
@@ -244,8 +244,11 @@ static int watch(void)
 	int err;
 
 	for (i = 0; i < PLACES; i++) {
-		if (targets[i].listeners)
-			ips[count++] = targets[i].ip;
+		if (!targets[i].listeners)
+			continue;
+		if (count == RAVEL_FUNCTIONS)
+			return -ENOSPC;
+		ips[count++] = targets[i].ip;
 	}
 	if (!count && !registered)
 		return 0;

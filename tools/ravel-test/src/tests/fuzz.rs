@@ -263,7 +263,7 @@ fn grammatical(random: &mut Random, target: Target, pids: &[u64]) -> Vec<u8> {
     text
 }
 
-pub(super) fn mutate(random: &mut Random, text: &mut Vec<u8>) {
+fn mutate(random: &mut Random, text: &mut Vec<u8>) {
     for _ in 0..random.below(3) + 1 {
         let at = random.below(text.len() + 1);
         let byte = random.next() as u8;
@@ -279,17 +279,22 @@ pub(super) fn mutate(random: &mut Random, text: &mut Vec<u8>) {
 }
 
 fn input(random: &mut Random, target: Target, pids: &[u64]) -> Vec<u8> {
-    let mut text = grammatical(random, target, pids);
+    let text = grammatical(random, target, pids);
+    distort(random, text, LONGEST)
+}
+
+/// A request as it is, mostly; or with something wrong in it; or something else, of about as many bytes as may be, or more.
+pub(super) fn distort(random: &mut Random, mut text: Vec<u8>, longest: usize) -> Vec<u8> {
     match random.below(16) {
         0..=9 => {}
         10..=12 => mutate(random, &mut text),
         13 => {
-            let len = random.below(2 * LONGEST);
+            let len = random.below(2 * longest);
             text = random.bytes(len);
         }
         14 => {
             // About as long as is allowed.
-            let len = LONGEST - 2 + random.below(5);
+            let len = longest - 2 + random.below(5);
             let fill = *random.pick(b" \n0\0x");
             text.resize(len.max(text.len()), fill);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::model::{FULL, LONGEST, Model, Target};
 use crate::random::Random;
-use crate::tests::fuzz::mutate;
+use crate::tests::fuzz::distort;
 
 /// What is good for a file, or nearly.
 fn grammatical(random: &mut Random, target: Target, model: &Model, pids: &[u64]) -> Vec<u8> {
@@ -147,25 +147,6 @@ fn seq_text(random: &mut Random, of: &BTreeSet<u64>) -> String {
 
 /// A request to a file.
 pub(super) fn input(random: &mut Random, target: Target, model: &Model, pids: &[u64]) -> Vec<u8> {
-    let mut text = grammatical(random, target, model, pids);
-    match random.below(16) {
-        0..=10 => {}
-        11..=12 => mutate(random, &mut text),
-        13 => {
-            let len = random.below(2 * LONGEST);
-            text = random.bytes(len);
-        }
-        14 => {
-            // About as long as is allowed.
-            let len = LONGEST - 2 + random.below(5);
-            let fill = *random.pick(b" \n0\0x");
-            text.resize(len.max(text.len()), fill);
-        }
-        _ if random.one_in(4) => {
-            let len = random.below(70_000);
-            text.resize(len, random.next() as u8);
-        }
-        _ => {}
-    }
-    text
+    let text = grammatical(random, target, model, pids);
+    distort(random, text, LONGEST)
 }
