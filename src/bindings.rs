@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The C that ravel reaches: what bindgen made of `bindings/bindings.h`, over `kernel::bindings`.
+//! The C that ravel reaches: what bindgen made of `helpers/bindings.h`, over `kernel::bindings`.
 
 #![allow(
     clippy::all,
+    clippy::pedantic,
     clippy::undocumented_unsafe_blocks,
     dead_code,
     improper_ctypes,
@@ -18,4 +19,4 @@
 pub(crate) use kernel::bindings::*;
 use kernel::ffi;
 
-include!("bindings/generated.rs");
+include!("helpers/generated.rs");

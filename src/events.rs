@@ -2,9 +2,10 @@
 
 //! Streams of events, leased to readers. `events/EVENTS.md` says what they promise.
 //!
-//! A probe writes an event into its CPU's ring, without a lock (`object/ring.rs`). Whoever next asks anything of
-//! the stream moves what lies in the rings, in the order of time, to the stream's [`store`], where each
-//! entry has a sequence number and is ready, reserved, delayed or failed. Text is made of it when it is read.
+//! A probe writes an event into its CPU's ring, without a lock (`object/trace/ring.rs`). Whoever
+//! next asks anything of the stream moves what lies in the rings, in the order of time, to the
+//! stream's [`store`], where each entry has a sequence number and is ready, reserved, delayed or
+//! failed. Text is made of it when it is read.
 
 #![deny(unsafe_code)]
 

@@ -9,9 +9,9 @@ use crate::{
     object::{
         debugfs::{Dir, File, FileOps},
         gfp,
-        hold::Lock,
         layout::kernel_release,
         process::{Comm, Process, PID_MAX},
+        sync::hold::Lock,
     },
     report::{
         self,
@@ -193,6 +193,8 @@ fn locks() -> Result<Text> {
             Lock::Queue => b"queue",
             Lock::Unix => b"unix",
             Lock::Wait => b"wait",
+            Lock::Descriptors => b"task_lock",
+            Lock::Ring => b"uring_lock",
         };
         text.record("lock")
             .word("name", name)

@@ -7,42 +7,41 @@
 //!
 //! Locks, in the order they are taken, never two of one kind at once:
 //!
-//! 1. the target's `mmap_lock`, for reading ([`mm::MmapGuard`])
-//! 2. a file's `i_mmap_rwsem`, for reading ([`file_map::FileGuard`])
-//! 3. an anon_vma root's `rwsem`, for reading ([`anon_vma::RootGuard`]). No memory is allocated under it or
-//!    the one before: reclaim takes them.
-//! 4. a page table's lock, within [`page::Entries`]
+//! 1. a VMA's lock, for reading ([`memory::address_space::VmaGuard`]), after the target's
+//!    `mmap_lock`, for reading, if it cannot be found without
+//! 2. a file's `i_mmap_rwsem`, for reading ([`memory::file_map::FileGuard`])
+//! 3. an anon_vma root's `rwsem`, for reading ([`memory::anon_vma::RootGuard`]). No memory is
+//!    allocated under it or those before: reclaim takes 2 and 3, and who waits for reclaim would
+//!    make the target wait for 1.
+//! 4. a page table's lock, within [`memory::page::Entries`]
 //! 5. RCU, for the tasks that own other address spaces ([`process::Viewpoint::owner`])
 //!
-//! and apart from those, never together with one of them: a socket's spinlock, then none
-//! ([`socket::SockGuard`]); a queue's lock ([`skb::QueueGuard`]); a wait queue's ([`waiters::WaitQueue`]).
+//! and apart from those, never together with one of them:
 //!
-//! Events are written without any lock, from wherever they happen ([`ring`]).
+//! 1. a socket's spinlock ([`net::socket::SockGuard`]), or a unix socket's state lock ([`net::unix::UnixGuard`])
+//! 2. within it the lock of its accept queue ([`net::accept::AcceptQueue`]) or of a queue of sk_buffs
+//!    ([`net::skb::QueueGuard`]); of UDP, the reader queue's, and within that the receive queue's
+//!    ([`net::udp::UdpQueues`])
+//!
+//! and apart from those, a wait queue's lock ([`net::waiters::WaitQueue`]); a task's `alloc_lock`
+//! (`task_lock()`), then the `file_lock` of its table of descriptors ([`net::descriptors::TableGuard`]);
+//! an io_uring's `uring_lock` (in [`net::sharers`]); a unix listener's queue lock, then those of its
+//! connections, one after the other (likewise).
+//!
+//! Events are written without any lock, from wherever they happen ([`trace::ring`]).
 
-pub(crate) mod anon_vma;
 pub(crate) mod debugfs;
-pub(crate) mod file_map;
-pub(crate) mod hold;
-pub(crate) mod id;
-mod interval;
 pub(crate) mod layout;
-pub(crate) mod lineage;
-pub(crate) mod mm;
-pub(crate) mod netevent;
-pub(crate) mod netfilter;
-pub(crate) mod page;
+pub(crate) mod memory;
+pub(crate) mod net;
 pub(crate) mod process;
-pub(crate) mod ring;
-pub(crate) mod sharers;
-pub(crate) mod skb;
-pub(crate) mod socket;
-pub(crate) mod source;
-pub(crate) mod waiters;
-pub(crate) mod waker;
+pub(crate) mod sync;
+pub(crate) mod trace;
 
 use kernel::{alloc::Flags, prelude::*};
 
-/// How memory that a user asks for is allocated. Where there is none he is told; the kernel log need not be.
+/// How memory that a user asks for is allocated: charged to the user's cgroup. A failure is reported
+/// to the user, and not in the kernel log.
 pub(crate) fn gfp() -> Flags {
-    GFP_KERNEL | __GFP_NOWARN
+    GFP_KERNEL_ACCOUNT | __GFP_NOWARN
 }

@@ -8,6 +8,7 @@
 
 #![crate_name = "ravel"]
 
+mod arch;
 mod bindings;
 mod events;
 mod interface;
@@ -27,17 +28,23 @@ module! {
 struct Ravel {
     _interface: interface::Interface,
     // Behind that which makes streams, and so dropped after it.
-    _ftrace: object::source::Ftrace,
+    _ftrace: object::trace::functions::Ftrace,
+    // Behind everything that opens files.
+    _releases: object::net::release::Releases,
 }
 
 impl kernel::Module for Ravel {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        object::layout::check()?;
-        object::id::init();
-        let ftrace = object::source::Ftrace;
+        arch::init();
+        object::sync::id::init();
+        object::net::owner::init();
+        object::net::sharers::init();
+        let releases = object::net::release::Releases::new()?;
+        let ftrace = object::trace::functions::Ftrace::new()?;
         Ok(Self {
             _interface: interface::Interface::new()?,
             _ftrace: ftrace,
+            _releases: releases,
         })
     }
 }

@@ -7,20 +7,13 @@
 
 #![deny(unsafe_code)]
 
-pub(crate) mod anon_vma;
 mod binary;
 mod buffer;
-pub(crate) mod chains;
-pub(crate) mod cow;
-pub(crate) mod lineage;
-pub(crate) mod page;
-pub(crate) mod sharers;
-pub(crate) mod skbs;
-pub(crate) mod sockets;
+pub(crate) mod memory;
+pub(crate) mod net;
+pub(crate) mod process;
 pub(crate) mod stream;
 pub(crate) mod text;
-pub(crate) mod waiters;
-pub(crate) mod walk;
 
 pub(crate) use crate::object::gfp;
 use crate::{
@@ -32,7 +25,9 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{alloc::AllocError, prelude::*, sync::Arc};
-use sockets::Detail;
+use memory::{anon_vma, chains, cow, page};
+use net::{sharers, skbs, sockets, sockets::Detail, waiters};
+use process::lineage;
 use text::Text;
 
 /// The version of the format that FORMAT.md describes.
@@ -44,7 +39,7 @@ pub(crate) fn version() -> &'static [u8] {
 }
 
 /// How many bytes of text a chunk has, the last record's end excepted. What was collected in one hold of a
-/// lock may be more; it is then told over several.
+/// lock may be more; it is then written over several.
 pub(crate) const CHUNK_TEXT: usize = 65536;
 
 /// Whether a report goes on after a chunk.
@@ -179,15 +174,21 @@ impl Kind {
     }
 }
 
-/// A report that is under way.
+/// A report under way, apart from the stack of who reads it.
 enum Body {
-    AnonVma(anon_vma::Walk),
-    Sockets(sockets::Walk),
-    Cow(cow::Walk),
-    Lineage(lineage::Walk),
-    Page(page::Walk),
-    Chains(chains::Walk),
-    Sharers(sharers::Walk),
+    AnonVma(KBox<anon_vma::Walk>),
+    Sockets(KBox<sockets::Walk>),
+    Cow(KBox<cow::Walk>),
+    Lineage(KBox<lineage::Walk>),
+    Page(KBox<page::Walk>),
+    Chains(KBox<chains::Walk>),
+    Sharers(KBox<sharers::Walk>),
+}
+
+/// Makes a walk in a stack frame that ends before the walk begins, and puts it on the heap.
+#[inline(never)]
+fn boxed<T>(walk: impl FnOnce() -> Result<T, Fault>) -> Result<KBox<T>, Fault> {
+    Ok(KBox::new(walk()?, gfp())?)
 }
 
 /// A report on a process, made chunk by chunk.
@@ -230,27 +231,36 @@ impl Report {
         }
     }
 
+    #[inline(never)]
     fn begin(&self, text: &mut Text) -> Result<Body, Fault> {
         let process = &*self.process;
         let comm = process.comm().ok_or(Fault::EXITED)?;
         let body = match self.kind {
-            Kind::AnonVma => Body::AnonVma(anon_vma::Walk::new(process)?),
-            Kind::Cow => Body::Cow(cow::Walk::new(process)?),
-            Kind::Lineage => Body::Lineage(lineage::Walk::new(process)?),
-            Kind::Chains => Body::Chains(chains::Walk::new(process)?),
-            Kind::Page => Body::Page(page::Walk::new(process, self.range.clone())?),
-            Kind::Sharers => Body::Sharers(sharers::Walk::new(process, self.range.start as u32)?),
+            Kind::AnonVma => Body::AnonVma(boxed(|| anon_vma::Walk::new(process))?),
+            Kind::Cow => Body::Cow(boxed(|| cow::Walk::new(process))?),
+            Kind::Lineage => Body::Lineage(boxed(|| lineage::Walk::new(process))?),
+            Kind::Chains => Body::Chains(boxed(|| chains::Walk::new(process))?),
+            Kind::Page => Body::Page(boxed(|| page::Walk::new(process, self.range.clone()))?),
+            Kind::Sharers => Body::Sharers(boxed(|| {
+                sharers::Walk::new(process, self.range.start as u32)
+            })?),
             Kind::Sockets => {
                 let waiting = sockets::Waiting::new()?;
-                Body::Sockets(sockets::Walk::new(process, Detail::Waiting(waiting))?)
+                Body::Sockets(boxed(|| {
+                    sockets::Walk::new(process, Detail::Waiting(waiting))
+                })?)
             }
             Kind::Skbs => {
                 let queues = KBox::new(skbs::Queues::new()?, gfp())?;
-                Body::Sockets(sockets::Walk::new(process, Detail::Queues(queues))?)
+                Body::Sockets(boxed(|| {
+                    sockets::Walk::new(process, Detail::Queues(queues))
+                })?)
             }
             Kind::Waiters => {
                 let waiters = KBox::new(waiters::Waiters::new()?, gfp())?;
-                Body::Sockets(sockets::Walk::new(process, Detail::Waiters(waiters))?)
+                Body::Sockets(boxed(|| {
+                    sockets::Walk::new(process, Detail::Waiters(waiters))
+                })?)
             }
         };
         text.record("report")
@@ -263,7 +273,7 @@ impl Report {
         Ok(body)
     }
 
-    /// Writes the record that stands in the place of a report, or of its rest.
+    /// Writes the record that replaces a report, or its rest.
     pub(crate) fn fault(&self, fault: Fault, text: &mut Text) -> Result {
         text.fault(self.kind.name().to_bytes(), self.process.nr(), fault)
     }

@@ -10,7 +10,7 @@ use crate::{
     object::{
         debugfs::{Dir, File, FileOps, PollWait},
         gfp,
-        source::Source,
+        trace::source::Source,
     },
     report::{
         text::{Form, Text},
@@ -22,6 +22,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
+        lock::{mutex::MutexBackend, Guard},
         Arc, Mutex,
     },
     uaccess::{UserSliceReader, UserSliceWriter},
@@ -96,24 +97,19 @@ impl FileOps for Entry {
     fn write(open: &mut Open, from: UserSliceReader) -> Result<()> {
         match open {
             Open::Text(_) => Err(EINVAL),
-            Open::Streams(_, list) => list.obey(Request::read(from)?.control()?),
-            Open::Events(reader) => reader.obey(Request::read(from)?.order()?),
-            Open::Failed(failed) => match Request::read(from)?.mend()? {
-                Mend::Replay(seq) => failed.stream.replay(seq),
-                Mend::Clear(seq) => failed.stream.clear(seq),
-            },
+            Open::Streams(_, list) => list.write(from),
+            Open::Events(reader) => reader.write(from),
+            Open::Failed(failed) => failed.write(from),
         }
     }
 
-    const POLLS: bool = true;
-
-    fn poll(open: &mut Open, wait: &PollWait<'_>) -> bool {
+    fn poll(open: &mut Open, wait: &PollWait<'_>) -> Result<bool> {
         match open {
             Open::Events(reader) => {
                 reader.stream.join(wait);
                 reader.is_ready()
             }
-            _ => true,
+            _ => Ok(true),
         }
     }
 }
@@ -153,7 +149,7 @@ fn sources() -> Result<Text> {
 struct Unread {
     text: Text,
     read: usize,
-    /// Its reader was told that there is no more.
+    /// A read() returned 0 at its end.
     ended: bool,
 }
 
@@ -193,17 +189,46 @@ impl Unread {
     }
 }
 
-/// A reader of a stream. It has one batch at a time; what it has when it goes is given back.
+/// The memory of a descriptor, counted with that of its stream.
+struct Account {
+    stream: Arc<Stream>,
+    bytes: usize,
+}
+
+impl Account {
+    fn new(stream: Arc<Stream>) -> Self {
+        Self { stream, bytes: 0 }
+    }
+
+    /// Counts what the descriptor has now.
+    fn set(&mut self, bytes: usize) {
+        self.stream.count_memory(self.bytes, bytes);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// How much memory a descriptor keeps between two batches: what one of the default size takes.
+const KEPT: usize = 128 << 10;
+
+/// A reader of a stream. It has one batch at a time; what it has when it is closed is released.
 struct Reader {
     stream: Arc<Stream>,
     terms: Terms,
     lease: Option<u64>,
     batch: Unread,
+    account: Account,
 }
 
 impl Reader {
     fn new(stream: Arc<Stream>) -> Self {
         Self {
+            account: Account::new(stream.clone()),
             stream,
             terms: Terms::default(),
             lease: None,
@@ -211,16 +236,17 @@ impl Reader {
         }
     }
 
-    /// Reads of the batch at hand, 0 at its end until it is acknowledged or given back; else reserves one.
+    /// Reads the current batch, 0 at its end until it is acknowledged or given back; else
+    /// reserves one.
     ///
-    /// `ESTALE`, once, where the deadline has passed with part of the text unread, or before its reader was told that it
-    /// ends: he would take the next batch for more of this one.
+    /// `ESTALE`, once, where the deadline has passed with part of the text unread, or before its
+    /// end was read: the reader would take the next batch for more of this one.
     fn read(&mut self, to: &mut UserSliceWriter) -> Result<usize> {
         if to.is_empty() {
             return Ok(0);
         }
         if let Some(lease) = self.lease {
-            if self.stream.holds(lease) {
+            if self.stream.holds(lease)? {
                 return self.batch.read(to);
             }
             let ended = self.batch.ended;
@@ -230,17 +256,28 @@ impl Reader {
             }
         }
         self.batch.restart(self.terms.form)?;
-        self.lease = Some(self.stream.reserve(self.terms, &mut self.batch.text)?);
+        let reserved = self.stream.reserve(self.terms, &mut self.batch.text);
+        if reserved.is_err() {
+            self.forget();
+        }
+        self.account.set(self.batch.text.capacity());
+        self.lease = Some(reserved?);
         self.batch.read(to)
     }
 
-    fn is_ready(&self) -> bool {
+    fn is_ready(&self) -> Result<bool> {
         match self.lease {
-            Some(lease) if self.stream.holds(lease) => !self.batch.is_done(),
-            // To be told that it came too late.
-            Some(_) if !self.batch.ended => true,
+            Some(lease) if self.stream.holds(lease)? => Ok(!self.batch.is_done()),
+            // A read reports that it came too late.
+            Some(_) if !self.batch.ended => Ok(true),
             _ => self.stream.is_ready(),
         }
+    }
+
+    /// Not inlined, as those of other descriptors: each has a request on its stack.
+    #[inline(never)]
+    fn write(&mut self, from: UserSliceReader) -> Result {
+        self.obey(Request::read(from)?.order()?)
     }
 
     fn obey(&mut self, order: Order) -> Result {
@@ -272,6 +309,10 @@ impl Reader {
     fn forget(&mut self) {
         self.lease = None;
         self.batch.clear();
+        if self.batch.text.capacity() > KEPT {
+            self.batch.text.free();
+        }
+        self.account.set(self.batch.text.capacity());
     }
 }
 
@@ -284,12 +325,13 @@ impl Drop for Reader {
     }
 }
 
-/// A reader of what failed, told in chunks.
+/// A reader of failed entries, in chunks.
 struct Failed {
     stream: Arc<Stream>,
     text: Unread,
-    told: u64,
-    /// The number to go on with; none once all is told.
+    account: Account,
+    written: u64,
+    /// The number to go on with; none once all are written.
     next: Option<u64>,
 }
 
@@ -301,11 +343,20 @@ impl Failed {
             .number("format", FORMAT)
             .end()?;
         Ok(Self {
+            account: Account::new(stream.clone()),
             stream,
             text: Unread::new(text),
-            told: 0,
+            written: 0,
             next: Some(0),
         })
+    }
+
+    #[inline(never)]
+    fn write(&mut self, from: UserSliceReader) -> Result {
+        match Request::read(from)?.mend()? {
+            Mend::Replay(seq) => self.stream.replay(seq),
+            Mend::Clear(seq) => self.stream.clear(seq),
+        }
     }
 
     fn read(&mut self, to: &mut UserSliceWriter) -> Result<usize> {
@@ -314,7 +365,9 @@ impl Failed {
                 return Ok(0);
             };
             self.text.clear();
-            if let Err(err) = self.tell(from) {
+            let written = self.fill(from);
+            self.account.set(self.text.text.capacity());
+            if let Err(err) = written {
                 // The next read begins this chunk again.
                 self.text.clear();
                 return Err(err);
@@ -323,24 +376,26 @@ impl Failed {
         self.text.read(to)
     }
 
-    /// Writes down the chunk that begins with a number. Where it fails, where it goes on stays as it was.
-    fn tell(&mut self, from: u64) -> Result {
+    /// Writes down the chunk that begins with a number. Where it fails, where it goes on stays as
+    /// it was.
+    fn fill(&mut self, from: u64) -> Result {
         let text = &mut self.text.text;
-        let (told, next) = self.stream.tell_failed(from, CHUNK_TEXT, text)?;
-        let told = self.told + told;
+        let (written, next) = self.stream.write_failed(from, CHUNK_TEXT, text)?;
+        let written = self.written + written;
         if next.is_none() {
             text.record("summary")
                 .word("report", b"failed")
-                .number("records", told)
+                .number("records", written)
                 .number("cut", 0)
                 .end()?;
         }
-        (self.told, self.next) = (told, next);
+        (self.written, self.next) = (written, next);
         Ok(())
     }
 }
 
-/// A descriptor of the list, and the streams that go with it: whoever dies, and however, leaves no probe behind.
+/// A descriptor of the list, and the streams that go with it: whoever dies, and however, leaves no
+/// probe behind.
 struct List {
     streams: Arc<Streams>,
     /// No other descriptor has the same.
@@ -353,6 +408,12 @@ impl List {
         Self { streams, number }
     }
 
+    #[inline(never)]
+    fn write(&self, from: UserSliceReader) -> Result {
+        self.obey(Request::read(from)?.control()?)
+    }
+
+    #[inline(never)]
     fn obey(&self, order: Control) -> Result {
         match order {
             Control::Create(settings) => {
@@ -378,14 +439,18 @@ struct Folder {
     files: Option<[File<Entry>; 2]>,
 }
 
+impl Folder {
+    /// Removes the files: the name is free. Waits for nobody who reads them.
+    fn unlink(&mut self) {
+        self.files = None;
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Removes the files, and before any probe: one source ends after the other, and nobody is to be handed
-        // events between which those of another source are left out.
-        self.files = None;
-        // A poll() that waits looks again, finds them gone, and has no need to wait for the probes.
-        self.stream.wake_at_end();
-        self.stream.stop();
+        // Before the end, which wakes those who poll(): they find the files removed.
+        self.unlink();
+        self.stream.end();
     }
 }
 
@@ -408,6 +473,7 @@ impl Streams {
         })
     }
 
+    #[inline(never)]
     fn create(&self, settings: Settings, owner: Option<u64>) -> Result {
         let name = settings.name;
         let mut folders = self.folders.lock();
@@ -432,35 +498,62 @@ impl Streams {
     }
 
     fn remove(&self, name: &Name) -> Result {
-        let mut folders = self.folders.lock();
+        let folders = self.folders.lock();
         let at = folders
             .iter()
             .position(|folder| folder.stream.name() == name)
             .ok_or(ENOENT)?;
-        // Dropped with the lock held: the name is free again for whoever gets the lock next.
-        drop(folders.remove(at));
+        self.end(folders, at);
         Ok(())
     }
 
-    /// Those that go with a descriptor.
+    /// Removes those that go with a descriptor.
     fn remove_of(&self, descriptor: u64) {
-        self.folders
-            .lock()
-            .retain(|folder| folder.owner != Some(descriptor));
+        loop {
+            let folders = self.folders.lock();
+            let goes = |folder: &Folder| folder.owner == Some(descriptor);
+            let Some(at) = folders.iter().position(goes) else {
+                return;
+            };
+            self.end(folders, at);
+        }
     }
 
+    /// Removes one: from the list and from debugfs with the lock held, so that its name is free for
+    /// whoever gets it next; the rest without, since it waits for probes.
+    fn end(&self, mut folders: Folders<'_>, at: usize) {
+        let mut folder = folders.remove(at);
+        if let Ok(folder) = &mut folder {
+            folder.unlink();
+        }
+        drop(folders);
+        drop(folder);
+    }
+
+    /// Returns the list. A stream that is removed meanwhile is left out.
     fn list(&self) -> Result<Text> {
-        let folders = self.folders.lock();
+        let mut streams = KVec::with_capacity(MAX_STREAMS, gfp())?;
+        for folder in self.folders.lock().iter() {
+            streams.push(folder.stream.clone(), gfp())?;
+        }
         let mut text = Text::default();
-        for folder in folders.iter() {
-            folder.stream.tell(&mut text)?;
+        let mut records = 0;
+        for stream in &streams {
+            match stream.write(&mut text) {
+                Ok(()) => records += 1,
+                Err(err) if err == EIO => {}
+                Err(err) => return Err(err),
+            }
         }
         text.record("summary")
             .word("report", b"streams")
-            .number("streams", folders.len() as u64)
+            .number("streams", records)
             .number("limit", MAX_STREAMS as u64)
             .number("cut", 0)
             .end()?;
         Ok(text)
     }
 }
+
+/// The lock of [`Streams`], held.
+type Folders<'l> = Guard<'l, KVec<Folder>, MutexBackend>;

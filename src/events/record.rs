@@ -7,10 +7,7 @@ mod packet;
 
 use super::store::Entry;
 use crate::{
-    object::{
-        ring::{Event, Loss},
-        source::Source,
-    },
+    object::trace::{event::Event, ring::Loss, source::Source},
     report::text::{Line, Text},
 };
 use kernel::prelude::*;
@@ -34,14 +31,14 @@ impl What {
     }
 
     /// Writes its record; `attempt`: the number of this attempt.
-    pub(super) fn tell(entry: &Entry<Self>, attempt: u32, text: &mut Text) -> Result {
+    pub(super) fn write(entry: &Entry<Self>, attempt: u32, text: &mut Text) -> Result {
         match &entry.what {
             Self::Event(event) => {
                 let source = source(event);
                 let line = head(text.record(source.name()), entry, attempt)
                     .number("time", event.time)
                     .number("cpu", event.cpu.into());
-                tell_event(line, source, event).end()
+                write_event(line, source, event).end()
             }
             Self::Loss(loss) => head(text.record("loss"), entry, attempt)
                 .number("time", loss.first)
@@ -53,16 +50,16 @@ impl What {
     }
 }
 
-fn tell_event<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {
+fn write_event<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {
     match source {
-        Source::Fork | Source::Exec | Source::Exit => tell_process(line, source, event),
-        Source::TcpState => net::tell_state(line, event.net()),
-        Source::Reset => net::tell_reset(line, event.net()),
-        Source::Drop => net::tell_drop(line, event.net()),
-        Source::Shutdown => net::tell_shutdown(who(line, event), event.net()),
-        Source::Close => net::tell_close(who(line, event), event.net()),
-        Source::Release => net::tell_release(who(line, event), event.net()),
-        Source::Packet => packet::tell(line, event.packet()),
+        Source::Fork | Source::Exec | Source::Exit => write_process(line, source, event),
+        Source::TcpState => net::write_state(line, event.net()),
+        Source::Reset => net::write_reset(line, event.net()),
+        Source::Drop => net::write_drop(line, event.net()),
+        Source::Shutdown => net::write_shutdown(who(line, event), event.net()),
+        Source::Close => net::write_close(who(line, event), event.net()),
+        Source::Release => net::write_release(who(line, event), event.net()),
+        Source::Packet => packet::write(line, event.packet()),
     }
 }
 
@@ -75,7 +72,7 @@ fn who<'t>(line: Line<'t>, event: &Event) -> Line<'t> {
         .string("comm", until_nul(&who.comm))
 }
 
-fn tell_process<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {
+fn write_process<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {
     let lineage = event.lineage();
     let line = who(line, event).numbers("line", &lineage.line[..usize::from(lineage.lines)]);
     match source {

@@ -3,7 +3,7 @@
 //! What is written to the files of streams, in words.
 
 use crate::{
-    object::{netfilter::Wanted, process::PID_MAX, source::Source},
+    object::{net::filter::Wanted, process::PID_MAX, trace::source::Source},
     report::text::Form,
 };
 use core::net::IpAddr;
@@ -86,7 +86,7 @@ pub(super) struct Terms {
     pub(super) bytes: usize,
     /// Nanoseconds from the reserving to the deadline.
     pub(super) time: u64,
-    /// What they are told in.
+    /// The form in which they are written.
     pub(super) form: Form,
 }
 

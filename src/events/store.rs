@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a stream holds for its readers: each entry ready, reserved under a lease, delayed, or failed.
+//! What a stream holds for its readers: each entry ready, reserved under a lease, delayed, or
+//! failed.
 //!
-//! Entries and leases lie in arrays that whoever makes a store gives it, with room for all that there will be. Entries are
-//! moved between lists by links, so nothing here allocates or fails for want of memory. A place is first touched when
-//! there is something for it: most streams never have as much as they have room for. Every list is in the order of
-//! sequence numbers: what is given back stands before what came later. Time is an argument, and nothing of the kernel is
-//! used: the tools' own tests put this file through random histories.
+//! Entries and leases lie in arrays that whoever makes a store gives it, with room for all that
+//! there will be. Entries are moved between lists by links, so nothing here allocates or fails for
+//! want of memory. A place is first touched when there is something for it: most streams never have
+//! as much as they have room for. Every list is in the order of sequence numbers: what is given
+//! back stands before what came later. What is delayed stands in a heap, by the time when it is
+//! due: each of its nodes is a list of entries that were given back together. Time is an argument,
+//! and nothing of the kernel is used: the tools' own tests put this file through random histories.
 
 #![deny(unsafe_code)]
 
@@ -24,9 +27,14 @@ pub(crate) struct Entry<E> {
     pub(crate) seq: u64,
     /// How often it was handed out.
     pub(crate) attempts: u32,
-    /// When it is ready again; only while it is delayed.
+    /// When it is ready again; only of the first of those that are delayed together, as the next
+    /// two.
     due: u64,
     next: u32,
+    /// In the heap, the first of those that are due later than this, and the next of those that are
+    /// due later than the same.
+    child: u32,
+    sibling: u32,
 }
 
 /// An array of places.
@@ -99,8 +107,10 @@ pub(crate) struct Store<M: Places, L: DerefMut<Target = [Lease]>> {
     /// Those that have nothing any more.
     free: List,
     ready: List,
-    delayed: List,
     failed: List,
+    /// The root of the heap, and how many entries are in it.
+    delayed: u32,
+    delayed_len: u32,
     last_lease: u64,
     max_attempts: u32,
     /// Handed out, in all.
@@ -108,8 +118,8 @@ pub(crate) struct Store<M: Places, L: DerefMut<Target = [Lease]>> {
 }
 
 impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
-    /// A store that has at most so many entries, in an array that is empty; an entry is handed out at most `max_attempts`
-    /// times.
+    /// A store that has at most so many entries, in an array that is empty; an entry is handed out
+    /// at most `max_attempts` times.
     pub(crate) fn new(entries: M, most: u32, leases: L, max_attempts: u32) -> Self {
         Self {
             entries,
@@ -117,8 +127,9 @@ impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
             leases,
             free: List::EMPTY,
             ready: List::EMPTY,
-            delayed: List::EMPTY,
             failed: List::EMPTY,
+            delayed: NIL,
+            delayed_len: 0,
             last_lease: 0,
             max_attempts,
             attempts: 0,
@@ -138,6 +149,8 @@ impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
             attempts: 0,
             due: 0,
             next: NIL,
+            child: NIL,
+            sibling: NIL,
         };
         let mut free = self.free;
         let at = if let Some(at) = self.pop(&mut free) {
@@ -155,19 +168,44 @@ impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
         true
     }
 
-    /// What has become of leases and delays by now. Comes before everything that looks at them.
-    pub(crate) fn tick(&mut self, now: u64) {
+    /// Ends leases and delays that are due by now. Comes before everything that looks at them.
+    /// Returns whether there was one: something may be ready that was not.
+    pub(crate) fn tick(&mut self, now: u64) -> bool {
+        let mut is_due = false;
         for at in 0..self.leases.len() {
             if self.leases[at].id != 0 && self.leases[at].deadline <= now {
                 self.end(at, 0);
+                is_due = true;
             }
         }
         if self.next_delay().is_some_and(|due| due <= now) {
-            let mut delayed = self.delayed;
-            let due = self.take_if(&mut delayed, |entry| entry.due <= now);
-            self.delayed = delayed;
+            let due = self.take_due(now);
             self.ready = self.merge(self.ready, due);
+            is_due = true;
         }
+        is_due
+    }
+
+    /// Takes all that is due out of the heap.
+    fn take_due(&mut self, now: u64) -> List {
+        // Lists of 1, 2, 4 and so on that were in the heap, merged: none is walked more often than
+        // their number has digits.
+        let mut bins = [List::EMPTY; 32];
+        while self.next_delay().is_some_and(|due| due <= now) {
+            let mut list = self.pop_delayed();
+            for bin in &mut bins {
+                if bin.len == 0 {
+                    *bin = list;
+                    break;
+                }
+                list = self.merge(core::mem::replace(bin, List::EMPTY), list);
+            }
+        }
+        let mut all = List::EMPTY;
+        for bin in &bins {
+            all = self.merge(all, *bin);
+        }
+        all
     }
 
     /// When [`Self::tick`] has something to do next.
@@ -181,7 +219,70 @@ impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
     }
 
     fn next_delay(&self) -> Option<u64> {
-        self.iter(self.delayed).map(|entry| entry.due).min()
+        self.entries.get(self.delayed as usize).map(|root| root.due)
+    }
+
+    /// Puts a list into the heap.
+    fn delay(&mut self, list: List, due: u64) {
+        if let Some(first) = self.entries.get_mut(list.head as usize) {
+            (first.due, first.child, first.sibling) = (due, NIL, NIL);
+            self.delayed_len += list.len;
+            self.delayed = self.meld(self.delayed, list.head);
+        }
+    }
+
+    /// Joins two heaps, by their roots; either may be none.
+    fn meld(&mut self, one: u32, two: u32) -> u32 {
+        let due = |at: u32| self.entries.get(at as usize).map(|root| root.due);
+        let (root, child) = match (due(one), due(two)) {
+            (_, None) => return one,
+            (None, _) => return two,
+            (Some(a), Some(b)) if a <= b => (one, two),
+            _ => (two, one),
+        };
+        self.entries[child as usize].sibling = self.entries[root as usize].child;
+        self.entries[root as usize].child = child;
+        root
+    }
+
+    /// Takes the list that is due first out of the heap, which is not empty.
+    fn pop_delayed(&mut self) -> List {
+        let root = self.delayed;
+        // Joins its children by pairs, and those from the last to the first.
+        let mut rest = self.entries[root as usize].child;
+        let mut pairs = NIL;
+        while rest != NIL {
+            let one = rest;
+            let two = self.split_sibling(one);
+            rest = self.split_sibling(two);
+            let pair = self.meld(one, two);
+            self.entries[pair as usize].sibling = pairs;
+            pairs = pair;
+        }
+        let mut heap = NIL;
+        while pairs != NIL {
+            let pair = pairs;
+            pairs = self.split_sibling(pair);
+            heap = self.meld(heap, pair);
+        }
+        self.delayed = heap;
+        let mut list = List::EMPTY;
+        let mut at = root;
+        while at != NIL {
+            let next = self.entries[at as usize].next;
+            self.append(&mut list, at);
+            at = next;
+        }
+        self.delayed_len -= list.len;
+        list
+    }
+
+    /// Parts a heap from those behind it, which are returned; none of none.
+    fn split_sibling(&mut self, at: u32) -> u32 {
+        match self.entries.get_mut(at as usize) {
+            Some(entry) => core::mem::replace(&mut entry.sibling, NIL),
+            None => NIL,
+        }
     }
 
     /// Whether something is ready.
@@ -194,8 +295,8 @@ impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
         self.iter(self.ready)
     }
 
-    /// Reserves that many of what is ready, from the oldest on: the lease. None where as many leases are out as
-    /// there can be, or there is nothing to reserve; then nothing has happened.
+    /// Reserves that many of what is ready, from the oldest on: the lease. None where as many
+    /// leases are out as there can be, or there is nothing to reserve; then nothing has happened.
     pub(crate) fn lease(&mut self, count: u32, deadline: u64) -> Option<u64> {
         let slot = self.leases.iter().position(|lease| lease.id == 0)?;
         let mut list = List::EMPTY;
@@ -239,8 +340,8 @@ impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
         self.slot(id).is_ok()
     }
 
-    /// Acknowledges a lease's entries up to the one with that number, or all: how many. None if no such
-    /// entry is left in it.
+    /// Acknowledges a lease's entries up to the one with that number, or all: how many. None if no
+    /// such entry is left in it.
     pub(crate) fn acknowledge(&mut self, id: u64, upto: Option<u64>) -> Result<Option<u64>, Ended> {
         let slot = self.slot(id)?;
         let mut list = self.leases[slot].list;
@@ -267,8 +368,8 @@ impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
         Ok(Some(done))
     }
 
-    /// Ends a lease: what is left of it is ready again, at once or (`due` not 0) then; what was handed out
-    /// as often as may be has failed.
+    /// Ends a lease: what is left of it is ready again, at once or (`due` not 0) then; what was
+    /// handed out as often as may be has failed.
     pub(crate) fn give_back(&mut self, id: u64, due: u64) -> Result<(), Ended> {
         let slot = self.slot(id)?;
         self.end(slot, due);
@@ -286,13 +387,7 @@ impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
             self.ready = self.merge(self.ready, list);
             return;
         }
-        let mut at = list.head;
-        while at != NIL {
-            let entry = &mut self.entries[at as usize];
-            entry.due = due;
-            at = entry.next;
-        }
-        self.delayed = self.merge(self.delayed, list);
+        self.delay(list, due);
     }
 
     /// The failed entries with a number from `from` on.
@@ -337,7 +432,7 @@ impl<M: Places, L: DerefMut<Target = [Lease]>> Store<M, L> {
         Counts {
             ready: self.ready.len.into(),
             reserved: out().map(|lease| u64::from(lease.list.len)).sum(),
-            delayed: self.delayed.len.into(),
+            delayed: self.delayed_len.into(),
             failed: self.failed.len.into(),
             leases: out().count() as u64,
         }

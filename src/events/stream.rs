@@ -10,23 +10,34 @@ use super::{
 use crate::{
     object::{
         debugfs::PollWait,
-        netfilter::{self, NetFilter},
-        process::Process,
-        ring::{boot_ns, Filter, Gatherer, Loss, Pids, Sink, Taken, EVENT_SIZE},
-        source::{Probes, Source},
+        net::filter::{self, NetFilter},
+        process::{pids::Pids, Process},
+        trace::{
+            event::{Event, EVENT_SIZE},
+            ring::{Loss, Taken},
+            sink::{boot_ns, Filter, Gatherer, Sink},
+            source::{Probes, Source},
+        },
     },
-    report::{gfp, sockets::words, text::Text, FORMAT},
+    report::{gfp, net::sockets::words, text::Text, FORMAT},
 };
 use core::mem::size_of;
 use kernel::{
     cpu::nr_cpu_ids,
     new_mutex,
     prelude::*,
-    sync::{atomic::Atomic, Arc, Mutex},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, Mutex,
+    },
 };
 
 /// How many leases a stream can have at once.
 const LEASES: usize = 64;
+
+/// How often a reader looks for an event that is later than now, before it leaves that to the
+/// timer.
+const LOOKS: u32 = 4;
 
 /// A stream.
 #[pin_data]
@@ -35,6 +46,8 @@ pub(super) struct Stream {
     settings: Settings,
     /// Bytes that it takes for events, and for its filter.
     memory: usize,
+    /// Bytes that its descriptors have for what is read of it.
+    of_descriptors: Atomic<i64>,
     /// The process that it is about, by its number in the initial pid namespace; 0 for all.
     pid: i32,
     /// While events are taken in; none once the stream is removed.
@@ -57,7 +70,8 @@ impl Places for KVVec<Entry<What>> {
 struct State {
     gatherer: Gatherer,
     store: Store<KVVec<Entry<What>>, KVec<Lease>>,
-    /// The last sequence number given: how many events have happened, but for those still in the rings.
+    /// The last sequence number given: how many events have happened, but for those still in the
+    /// rings.
     seq: u64,
     /// Of these, how many were lost.
     lost: u64,
@@ -65,6 +79,10 @@ struct State {
     acked: u64,
     /// Failed entries cleared.
     cleared: u64,
+    /// The time of the oldest event that was left in the rings because it was later than now.
+    rest: Option<u64>,
+    /// The stream was removed: nothing is asked of it any more.
+    ended: bool,
 }
 
 impl State {
@@ -75,17 +93,16 @@ impl State {
             store,
             seq,
             lost,
+            rest,
             ..
         } = self;
         let room = core::cell::Cell::new(store.room());
-        sink.gather(
+        *rest = sink.gather(
             gatherer,
             || room.get() > 0,
             |time, taken| {
                 let what = match taken {
-                    Taken::Event(event) => {
-                        What::Event(crate::object::ring::Event { time, ..*event })
-                    }
+                    Taken::Event(event) => What::Event(Event { time, ..*event }),
                     Taken::Loss(loss) => {
                         *lost += loss.count;
                         What::Loss(Loss {
@@ -102,10 +119,33 @@ impl State {
             },
         );
     }
+
+    /// Returns whether something is ready to be reserved. If not, the next event wakes those who
+    /// wait.
+    fn is_ready(&mut self, sink: &Sink) -> bool {
+        if self.store.is_ready() {
+            return true;
+        }
+        // Else events stay in the rings, until somebody makes room and wakes all.
+        if self.store.room() == 0 {
+            return false;
+        }
+        sink.waker().await_event();
+        // What came meanwhile has woken nobody. An event that is later than now is so for no longer
+        // than it takes to look again, unless clocks differ.
+        for _ in 0..LOOKS {
+            self.gather(sink);
+            if self.store.is_ready() || self.rest.is_none() {
+                break;
+            }
+        }
+        self.store.is_ready()
+    }
 }
 
 impl Stream {
     /// A stream that takes in events from now on.
+    #[inline(never)]
     pub(super) fn new(settings: Settings) -> Result<Arc<Self>> {
         let half = settings.bytes / 2;
         let ring = half / nr_cpu_ids() as usize / EVENT_SIZE;
@@ -138,11 +178,13 @@ impl Stream {
             lost: 0,
             acked: 0,
             cleared: 0,
+            rest: None,
+            ended: false,
         };
         let of_network = Source::ALL
             .into_iter()
             .any(|source| source.is_of_network() && settings.kinds >> source.kind() & 1 == 1);
-        if settings.wanted.cgroup.is_some() && of_network && !netfilter::has_sock_cgroups() {
+        if settings.wanted.cgroup.is_some() && of_network && !filter::has_sock_cgroups() {
             return Err(EOPNOTSUPP);
         }
         let net = NetFilter::new(&settings.wanted)?;
@@ -152,6 +194,7 @@ impl Stream {
             pin_init!(Self {
                 name: settings.name,
                 memory,
+                of_descriptors: Atomic::new(0),
                 pid,
                 probes <- new_mutex!(None),
                 sink: shared,
@@ -170,9 +213,19 @@ impl Stream {
         &self.name
     }
 
-    /// Takes in nothing more. What is under way has ended when this returns.
-    pub(super) fn stop(&self) {
+    /// Ends the stream: nothing is read of it any more, nobody waits for it, and no probe of it
+    /// runs when this returns.
+    pub(super) fn end(&self) {
+        // Before any probe: one source ends after the other, and nobody is to be handed events
+        // between which those of another source are left out.
+        self.state.lock().ended = true;
+        self.sink.waker().wake_at_end();
         drop(self.probes.lock().take());
+    }
+
+    /// Counts what a descriptor has of memory, instead of what it had.
+    pub(super) fn count_memory(&self, before: usize, now: usize) {
+        self.of_descriptors.add(now as i64 - before as i64, Relaxed);
     }
 
     /// Wakes who waits.
@@ -180,53 +233,65 @@ impl Stream {
         self.sink.waker().wake();
     }
 
-    /// The same at its end, which is all that some wait for.
-    pub(super) fn wake_at_end(&self) {
-        self.sink.waker().wake_at_end();
-    }
-
     /// Has poll() wait for what changes in the stream.
     pub(super) fn join(&self, wait: &PollWait<'_>) {
         self.sink.waker().join(wait);
     }
 
-    /// Everything that is asked of the stream begins by bringing it up to date.
-    fn with<R>(&self, f: impl FnOnce(&mut State, u64) -> R) -> R {
+    /// Runs `f` on the stream's state, brought up to date. `EIO` once the stream was removed.
+    fn with<R>(&self, f: impl FnOnce(&mut State, u64) -> Result<R>) -> Result<R> {
         let mut state = self.state.lock();
+        if state.ended {
+            return Err(EIO);
+        }
         let now = boot_ns();
-        state.store.tick(now);
+        let is_due = state.store.tick(now);
         state.gather(&self.sink);
         let result = f(&mut state, now);
-        self.sink.waker().wake_at(state.store.next_due());
+        let mut due = state.store.next_due();
+        if !state.store.is_ready() {
+            due = match (due, state.rest) {
+                (Some(due), Some(rest)) => Some(due.min(rest)),
+                (due, rest) => due.or(rest),
+            };
+        }
+        // Replaces the time at which the waker would have woken those who wait for what is due by
+        // now: so do it here.
+        self.sink.waker().wake_at(due);
+        drop(state);
+        if is_due {
+            self.wake();
+        }
         result
     }
 
     /// The same, where others may find something ready for it.
-    fn change<R>(&self, f: impl FnOnce(&mut State, u64) -> R) -> R {
+    fn change<R>(&self, f: impl FnOnce(&mut State, u64) -> Result<R>) -> Result<R> {
         let result = self.with(f);
         self.wake();
         result
     }
 
-    /// Whether a lease holds.
-    pub(super) fn holds(&self, lease: u64) -> bool {
-        self.with(|state, _| state.store.holds(lease))
+    /// Returns whether a lease holds.
+    pub(super) fn holds(&self, lease: u64) -> Result<bool> {
+        self.with(|state, _| Ok(state.store.holds(lease)))
     }
 
-    /// Whether there is something to reserve.
-    pub(super) fn is_ready(&self) -> bool {
-        self.with(|state, _| state.store.is_ready())
+    /// Returns whether there is something to reserve.
+    pub(super) fn is_ready(&self) -> Result<bool> {
+        self.with(|state, _| Ok(state.is_ready(&self.sink)))
     }
 
     /// Reserves a batch and writes it down: its lease.
     ///
-    /// `EAGAIN` where nothing is ready, `EBUSY` where too many have leases. Whatever fails, nothing is reserved.
+    /// `EAGAIN` where nothing is ready, `EBUSY` where too many have leases. Whatever fails, nothing
+    /// is reserved.
     pub(super) fn reserve(&self, terms: Terms, text: &mut Text) -> Result<u64> {
         self.with(|state, now| {
-            let store = &mut state.store;
-            if !store.is_ready() {
+            if !state.is_ready(&self.sink) {
                 return Err(EAGAIN);
             }
+            let store = &mut state.store;
             if !store.has_lease() {
                 return Err(EBUSY);
             }
@@ -241,7 +306,7 @@ impl Stream {
             let (mut records, mut lost) = (0, 0);
             for entry in store.ready().take(terms.events as usize) {
                 let before = text.bytes().len();
-                What::tell(entry, entry.attempts + 1, text)?;
+                What::write(entry, entry.attempts + 1, text)?;
                 if text.bytes().len() - begin > terms.bytes && records > 0 {
                     text.truncate(before);
                     break;
@@ -299,35 +364,37 @@ impl Stream {
         })
     }
 
-    /// Writes down failed entries from that number on, until the text has `bytes`: how many, and the number to
-    /// go on with, none at the end.
-    pub(super) fn tell_failed(
+    /// Writes down failed entries from that number on, until the text has `bytes`: how many, and
+    /// the number to go on with, none at the end.
+    pub(super) fn write_failed(
         &self,
         from: u64,
         bytes: usize,
         text: &mut Text,
     ) -> Result<(u64, Option<u64>)> {
         self.with(|state, _| {
-            let mut told = 0;
+            let mut written = 0;
             for entry in state.store.failed(from) {
                 if text.bytes().len() >= bytes {
-                    return Ok((told, Some(entry.seq)));
+                    return Ok((written, Some(entry.seq)));
                 }
-                What::tell(entry, entry.attempts, text)?;
-                told += 1;
+                What::write(entry, entry.attempts, text)?;
+                written += 1;
             }
-            Ok((told, None))
+            Ok((written, None))
         })
     }
 
     /// Writes its record in the list of streams.
-    pub(super) fn tell(&self, text: &mut Text) -> Result {
+    pub(super) fn write(&self, text: &mut Text) -> Result {
         let wanted = &self.settings.wanted;
         let mut text_of_address = [0; 64];
         let address = match wanted.address {
             Some(address) => words::display(address, &mut text_of_address),
             None => b"",
         };
+        let of_descriptors = self.of_descriptors.load(Relaxed);
+        let memory = (self.memory as u64).saturating_add_signed(of_descriptors);
         self.with(|state, _| {
             let counts = state.store.counts();
             let (waiting, losing) = self.sink.waiting(&state.gatherer);
@@ -351,7 +418,7 @@ impl Stream {
                 .number("protocol", wanted.protocol.unwrap_or(0).into())
                 .flag("until_close", self.settings.until_close)
                 .number("bytes", self.settings.bytes as u64)
-                .number("memory", self.memory as u64)
+                .number("memory", memory)
                 .number("events", state.seq + waiting + losing)
                 .number("waiting", waiting)
                 .number("lost", state.lost + losing)

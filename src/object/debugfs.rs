@@ -2,21 +2,24 @@
 
 //! Files in debugfs that can be removed safely, with state of their own for each open descriptor.
 //!
-//! The kernel crate's debugfs files name no owner: a module can be removed while one is open, and closing
-//! it then runs freed code. They cannot fail either, nor stream. So these are made here.
+//! The kernel crate's debugfs files name no owner: a module can be removed while one is open, and
+//! closing it then runs freed code. They cannot fail either, nor stream. So these are made here.
 //!
-//! Naming an owner has a gap of its own: delete_module() takes the module's last reference before it marks
-//! the module as going, and debugfs WARNs of an open() in between. So the operations name no owner, and each
-//! open descriptor holds the module by a second file, which nobody sees and whose operations do name it
-//! ([`ModuleRef`]).
+//! Naming an owner has a gap of its own: delete_module() takes the module's last reference before
+//! it marks the module as going, and debugfs WARNs of an open() in between. So the operations name
+//! no owner, and each open descriptor holds the module by a second file, which nobody sees and
+//! whose operations do name it ([`ModuleRef`]).
 //!
-//! debugfs keeps a file's operations from running while, and after, the file is removed; only `release`
-//! still runs, for descriptors that were open. So what an open descriptor needs, it owns.
+//! debugfs could also keep all operations from running while, and after, a file is removed. It
+//! would then wait for each that runs, and a read() can block for ever in a fault on its buffer:
+//! one reader could stop whoever removes the file. So only open() is protected by debugfs. What an
+//! open descriptor needs, it owns, and each operation begins by looking whether the file was
+//! removed.
 //!
 //! C header: [`include/linux/debugfs.h`](srctree/include/linux/debugfs.h)
 
-use super::gfp;
 use crate::bindings;
+use crate::object::gfp;
 use core::{marker::PhantomData, mem, pin::Pin, ptr::NonNull};
 use kernel::{
     error::from_err_ptr,
@@ -24,7 +27,10 @@ use kernel::{
     new_mutex,
     prelude::*,
     str::CStrExt,
-    sync::{Arc, Mutex},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, Mutex,
+    },
     types::ForeignOwnable,
     uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter},
     ModuleMetadata,
@@ -47,12 +53,10 @@ pub(crate) trait FileOps: Send + Sync + Sized + 'static {
     /// Takes one write, all of it or none.
     fn write(open: &mut Self::Open, from: UserSliceReader) -> Result<()>;
 
-    /// Whether [`Self::poll`] is to be asked; else poll() says that the file is always ready.
-    const POLLS: bool = false;
-
-    /// Whether there is something to read now. Whatever will change that is joined first.
-    fn poll(_open: &mut Self::Open, _wait: &PollWait<'_>) -> bool {
-        true
+    /// Returns whether there is something to read now; an error if there will never be, as poll()
+    /// reports by POLLHUP. Registers for whatever changes that before it looks.
+    fn poll(_open: &mut Self::Open, _wait: &PollWait<'_>) -> Result<bool> {
+        Ok(true)
     }
 }
 
@@ -69,7 +73,7 @@ pub(crate) struct PollWait<'a> {
 
 impl PollWait<'_> {
     /// The file and the table.
-    pub(super) fn raw(&self) -> (*mut bindings::file, *mut bindings::poll_table_struct) {
+    pub(in crate::object) fn raw(&self) -> (*mut bindings::file, *mut bindings::poll_table_struct) {
         (self.file, self.table)
     }
 }
@@ -120,8 +124,36 @@ impl Drop for Dir {
 /// `dentry` was made by debugfs with `data` as its data, and not yet removed. Its folder is kept.
 pub(crate) struct File<T: FileOps> {
     dentry: NonNull<bindings::dentry>,
-    _data: Arc<T>,
+    data: Arc<Data<T>>,
     _dir: Arc<Dir>,
+}
+
+/// What a file's inode refers to.
+struct Data<T> {
+    ops: T,
+    removed: Removed,
+}
+
+/// Whether a file was removed: its own view, and that of each descriptor that is open.
+#[derive(Clone)]
+struct Removed(Arc<Atomic<i32>>);
+
+impl Removed {
+    fn new() -> Result<Self> {
+        Ok(Self(Arc::new(Atomic::new(0), gfp())?))
+    }
+
+    fn set(&self) {
+        self.0.store(1, Relaxed);
+    }
+
+    /// Fails with `EIO` once the file was removed.
+    fn check(&self) -> Result {
+        match self.0.load(Relaxed) {
+            0 => Ok(()),
+            _ => Err(EIO),
+        }
+    }
 }
 
 // SAFETY: debugfs' functions can be called from any thread, and `T` may be shared.
@@ -132,23 +164,27 @@ unsafe impl<T: FileOps> Sync for File<T> {}
 impl<T: FileOps> File<T> {
     /// Makes a file in `dir`.
     pub(crate) fn new(name: &CStr, dir: &Arc<Dir>, data: T) -> Result<Self> {
+        let data = Data {
+            ops: data,
+            removed: Removed::new()?,
+        };
         let data = Arc::new(data, gfp())?;
-        // SAFETY: `name` is a string and `dir` a folder. `data` lives until the file is removed, since
-        // this keeps it; the operations live as long as the module, which open descriptors keep.
+        // SAFETY: `name` is a string and `dir` a folder. `data` lives until the file is removed,
+        // since this keeps it; the operations live as long as the module, which open descriptors
+        // keep.
         let dentry = from_err_ptr(unsafe {
-            bindings::debugfs_create_file_full(
+            bindings::debugfs_create_file_unsafe(
                 name.as_char_ptr(),
                 MODE,
                 dir.dentry.as_ptr(),
                 Arc::as_ptr(&data).cast_mut().cast(),
-                core::ptr::null(),
                 &Table::<T>::OPS,
             )
         })?;
         // INVARIANT: Just made.
         Ok(Self {
             dentry: NonNull::new(dentry).ok_or(ENODEV)?,
-            _data: data,
+            data,
             _dir: dir.clone(),
         })
     }
@@ -156,17 +192,20 @@ impl<T: FileOps> File<T> {
 
 impl<T: FileOps> Drop for File<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type's invariant. This waits for operations that run; the data is dropped after.
+        self.data.removed.set();
+        // SAFETY: By the type's invariant. This waits for open() where it runs; the data is dropped
+        // after.
         unsafe { bindings::debugfs_remove(self.dentry.as_ptr()) };
     }
 }
 
 /// A reference to this module, which can be given up by code of the module's own.
 ///
-/// module_put() could not: the module might be freed before that code has returned. fput() leaves the last
-/// step, and with it module_put(), to the kernel's: to task work, which runs after the work at hand, that is
-/// after debugfs is done with the file being released. (Kernel threads have no task work: theirs is put off
-/// by a tick, and by the grace period that freeing a module takes. None is known to open these files.)
+/// module_put() could not: the module might be freed before that code has returned. fput() leaves
+/// the last step, and with it module_put(), to the kernel's: to task work, which runs after the
+/// current work, that is after debugfs is done with the file being released. (Kernel threads have
+/// no task work: theirs is put off by a tick, and by the grace period that freeing a module takes.
+/// None is known to open these files.)
 ///
 /// # Invariants
 ///
@@ -185,7 +224,8 @@ impl ModuleRef {
 
     /// Fails without a word if the module is being removed.
     fn new() -> Result<Self> {
-        // SAFETY: The name is a string, and the operations live as long as the module, which they keep.
+        // SAFETY: The name is a string, and the operations live as long as the module, which they
+        // keep.
         let file = from_err_ptr(unsafe {
             bindings::anon_inode_getfile(
                 c"[ravel]".as_char_ptr(),
@@ -214,6 +254,7 @@ struct Table<T>(PhantomData<T>);
 struct Descriptor<O> {
     #[pin]
     open: Mutex<O>,
+    removed: Removed,
     _module: ModuleRef,
 }
 
@@ -226,7 +267,7 @@ impl<T: FileOps> Table<T> {
         release: Some(Self::release),
         read: Some(Self::read),
         write: Some(Self::write),
-        poll: if T::POLLS { Some(Self::poll) } else { None },
+        poll: Some(Self::poll),
         // SAFETY: All zeroes is a table of operations without any.
         ..unsafe { mem::MaybeUninit::zeroed().assume_init() }
     };
@@ -235,32 +276,58 @@ impl<T: FileOps> Table<T> {
     ///
     /// Called by debugfs to open a file made by [`File::new`].
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // The mode lets in whoever is uid 0: the root of a user namespace that maps it, too.
-        // SAFETY: Looks at the current task only.
-        if !unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) } {
-            return EPERM.to_errno();
+        // SAFETY: By this function's contract.
+        let result = unsafe { Self::try_open(inode, file) };
+        if let Err(err) = result {
+            // SAFETY: `file` is being opened. debugfs' own operations take the place of the
+            // module's, which may be removed before the kernel puts the file.
+            unsafe { Self::forget_module(inode, file) };
+            return err.to_errno();
         }
-        // SAFETY: debugfs keeps the file from being removed during this call, and so its data alive.
-        let data = unsafe { &*(*inode).i_private.cast::<T>() };
-        let private = match Self::begin(data) {
-            Ok(private) => private,
-            Err(err) => return err.to_errno(),
-        };
-        // SAFETY: `file` is being opened: its private data is ours to set.
-        unsafe { (*file).private_data = Private::<T>::into_foreign(private) };
         // What is read is made while it is read, and lies at no offset.
         // SAFETY: Both are valid and being opened.
         unsafe { bindings::stream_open(inode, file) }
     }
 
-    fn begin(data: &T) -> Result<Private<T>> {
-        // First of all: from here on the module stays. That its code runs until then is due to debugfs,
-        // which has the module's exit wait for open() to return before the file is removed.
+    /// # Safety
+    ///
+    /// As for [`Self::open`].
+    unsafe fn try_open(inode: *mut bindings::inode, file: *mut bindings::file) -> Result {
+        // The mode lets in whoever is uid 0: the root of a user namespace that maps it, too.
+        // SAFETY: Looks at the current task only.
+        if !unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) } {
+            return Err(EPERM);
+        }
+        // SAFETY: debugfs keeps the file from being removed during this call, and so its data
+        // alive.
+        let data = unsafe { &*(*inode).i_private.cast::<Data<T>>() };
+        let private = Self::begin(data)?;
+        // SAFETY: `file` is being opened: its private data is ours to set.
+        unsafe { (*file).private_data = Private::<T>::into_foreign(private) };
+        Ok(())
+    }
+
+    /// Gives a file the operations of its inode, which are debugfs' own.
+    ///
+    /// # Safety
+    ///
+    /// The file is of this inode, and is being opened or released.
+    unsafe fn forget_module(inode: *mut bindings::inode, file: *mut bindings::file) {
+        // SAFETY: Nobody else uses the file, by this function's contract. Neither table has an
+        // owner to be counted.
+        unsafe { (*file).f_op = (*inode).__bindgen_anon_3.i_fop };
+    }
+
+    fn begin(data: &Data<T>) -> Result<Private<T>> {
+        // First of all: from here on the module stays. That its code runs until then is due to
+        // debugfs, which has the module's exit wait for open() to return before the file is
+        // removed.
         let module = ModuleRef::new().map_err(|err| if err == ENOENT { ENXIO } else { err })?;
-        let open = data.open()?;
+        let open = data.ops.open()?;
         KBox::pin_init(
             pin_init!(Descriptor {
                 open <- new_mutex!(open),
+                removed: data.removed.clone(),
                 _module: module,
             }),
             gfp(),
@@ -270,7 +337,9 @@ impl<T: FileOps> Table<T> {
     /// # Safety
     ///
     /// Called once, for a file that [`Self::open`] opened, after all other calls.
-    unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: The file is being released.
+        unsafe { Self::forget_module(inode, file) };
         // SAFETY: open() set the private data, and nothing uses it any more.
         drop(unsafe { Private::<T>::from_foreign((*file).private_data) });
         0
@@ -288,8 +357,11 @@ impl<T: FileOps> Table<T> {
         // SAFETY: open() set the private data; release() comes after this call.
         let this = unsafe { Private::<T>::borrow((*file).private_data) };
         let mut to = UserSlice::new(UserPtr::from_ptr(buf.cast::<c_void>()), len).writer();
-        let result = T::read(&mut this.open.lock(), &mut to);
-        match result {
+        let mut read = || {
+            this.removed.check()?;
+            T::read(&mut this.open.lock(), &mut to)
+        };
+        match read() {
             Ok(read) => read as isize,
             Err(err) => err.to_errno() as isize,
         }
@@ -307,8 +379,11 @@ impl<T: FileOps> Table<T> {
         // SAFETY: open() set the private data; release() comes after this call.
         let this = unsafe { Private::<T>::borrow((*file).private_data) };
         let ptr = UserPtr::from_ptr(buf.cast_mut().cast::<c_void>());
-        let result = T::write(&mut this.open.lock(), UserSlice::new(ptr, len).reader());
-        match result {
+        let write = || {
+            this.removed.check()?;
+            T::write(&mut this.open.lock(), UserSlice::new(ptr, len).reader())
+        };
+        match write() {
             Ok(()) => len as isize,
             Err(err) => err.to_errno() as isize,
         }
@@ -330,10 +405,12 @@ impl<T: FileOps> Table<T> {
             _lifetime: PhantomData,
         };
         let writable = bindings::POLLOUT | bindings::POLLWRNORM;
-        if T::poll(&mut this.open.lock(), &wait) {
-            bindings::POLLIN | bindings::POLLRDNORM | writable
-        } else {
-            writable
+        // Registers in any case: once the file was removed, nobody calls T::poll() any more.
+        let ready = T::poll(&mut this.open.lock(), &wait);
+        match this.removed.check().and(ready) {
+            Ok(true) => bindings::POLLIN | bindings::POLLRDNORM | writable,
+            Ok(false) => writable,
+            Err(_) => bindings::POLLHUP,
         }
     }
 }

@@ -5,20 +5,25 @@
 //! C headers: [`include/linux/pid.h`](srctree/include/linux/pid.h),
 //! [`include/linux/sched.h`](srctree/include/linux/sched.h)
 
-use super::{id::Id, mm::AddressSpace, ring::Pids};
+pub(crate) mod lineage;
+pub(crate) mod pids;
+mod task;
+
 use crate::bindings;
+use crate::object::sync::id::Id;
 use core::ptr::{self, NonNull};
 use kernel::{
     prelude::*,
     sync::{aref::ARef, rcu},
     task::Task,
 };
+use task::RcuTask;
 
 /// The greatest pid there can be (`PID_MAX_LIMIT` on 64-bit kernels).
 pub(crate) const PID_MAX: i32 = 4 * 1024 * 1024;
 
 /// How many generations [`Viewpoint::owner`] follows before it gives up.
-pub(super) const GENERATIONS: u32 = 1024;
+pub(in crate::object) const GENERATIONS: u32 = 1024;
 
 /// A process' name: that of its main thread (`task_struct.comm`).
 #[derive(Clone, Copy, Default)]
@@ -28,7 +33,7 @@ impl Comm {
     /// # Safety
     ///
     /// `task` is not freed meanwhile: a reference or RCU keeps it.
-    pub(super) unsafe fn of(task: *const bindings::task_struct) -> Self {
+    pub(in crate::object) unsafe fn of(task: *const bindings::task_struct) -> Self {
         let mut comm = [0; 16];
         for (i, to) in comm.iter_mut().enumerate() {
             // SAFETY: The caller keeps the task. The name can change under our eyes, as for all its
@@ -64,7 +69,8 @@ pub(crate) struct Process {
     nr: i32,
 }
 
-// SAFETY: References to a `struct pid` are counted atomically and can be given back from any thread.
+// SAFETY: References to a `struct pid` are counted atomically and can be given back from any
+// thread.
 unsafe impl Send for Process {}
 // SAFETY: What is read through a shared reference is read under RCU, or by functions that lock.
 unsafe impl Sync for Process {}
@@ -98,38 +104,44 @@ impl Process {
         self.tgid == other.tgid
     }
 
+    /// Its main thread; none if it was reaped.
+    fn leader_under<'r>(&self, rcu: &'r rcu::Guard) -> Option<RcuTask<'r>> {
+        // SAFETY: `tgid` is valid by the type's invariant.
+        unsafe { RcuTask::of_pid(self.tgid.as_ptr(), bindings::pid_type_PIDTYPE_TGID, rcu) }
+    }
+
     /// A thread of it that has not begun to exit.
     ///
     /// Its main thread may be gone (a zombie) while others go on.
-    pub(super) fn thread(&self) -> Option<ARef<Task>> {
-        // SAFETY: `tgid` is valid by the type's invariant.
-        let task = NonNull::new(unsafe { bindings::ravel_get_live_thread(self.tgid.as_ptr()) })?;
-        // SAFETY: The reference that was taken passes to the `ARef`; `Task` is transparent.
-        Some(unsafe { ARef::from_raw(task.cast()) })
+    pub(in crate::object) fn thread(&self) -> Option<ARef<Task>> {
+        let rcu = rcu::read_lock();
+        let thread = self.leader_under(&rcu)?.running_thread()?;
+        Some(thread.get())
     }
 
     /// The process of a pid.
     ///
     /// # Safety
     ///
-    /// `pid` is not freed meanwhile.
-    pub(super) unsafe fn of(pid: *mut bindings::pid) -> Option<Self> {
-        // SAFETY: By the caller. The initial namespace is never freed.
-        let (tgid, nr) = unsafe {
-            let tgid = NonNull::new(bindings::ravel_get_tgid_pid(pid))?;
-            let initial = &raw mut bindings::init_pid_ns;
-            (tgid, bindings::pid_nr_ns(tgid.as_ptr(), initial))
+    /// `pid` is valid.
+    pub(in crate::object) unsafe fn of(pid: *mut bindings::pid) -> Option<Self> {
+        let rcu = rcu::read_lock();
+        // SAFETY: The pid is valid, by this function's requirements.
+        let task = unsafe { RcuTask::of_pid(pid, bindings::pid_type_PIDTYPE_PID, &rcu) }?;
+        // INVARIANT: It is a process' pid; the reference is taken while RCU keeps it (free_pid()).
+        let tgid = task.process_pid()?;
+        // SAFETY: As above. The initial namespace is never freed.
+        let nr = unsafe {
+            bindings::get_pid(tgid.as_ptr());
+            bindings::pid_nr_ns(tgid.as_ptr(), &raw mut bindings::init_pid_ns)
         };
-        // INVARIANT: ravel_get_tgid_pid() took the reference.
         Some(Self { tgid, nr })
     }
 
     /// Its main thread, alive or a zombie.
-    pub(super) fn leader(&self) -> Option<ARef<Task>> {
-        // SAFETY: `tgid` is valid by the type's invariant.
-        let task = NonNull::new(unsafe { bindings::ravel_get_leader(self.tgid.as_ptr()) })?;
-        // SAFETY: The reference that was taken passes to the `ARef`; `Task` is transparent.
-        Some(unsafe { ARef::from_raw(task.cast()) })
+    pub(in crate::object) fn leader(&self) -> Option<ARef<Task>> {
+        let rcu = rcu::read_lock();
+        self.leader_under(&rcu).map(|leader| leader.get())
     }
 
     /// Its name; none once it was reaped.
@@ -145,35 +157,15 @@ impl Process {
     }
 
     /// A thread of it that runs user space.
-    pub(super) fn user_thread(&self) -> Result<ARef<Task>, Gone> {
+    pub(in crate::object) fn user_thread(&self) -> Result<ARef<Task>, Gone> {
         let thread = self.thread().ok_or(Gone::Exited)?;
-        // SAFETY: `thread` is a reference.
-        if unsafe { bindings::ravel_is_kthread(thread.as_ptr()) } {
+        if RcuTask::of(&thread, &rcu::read_lock()).is_kthread() {
             return Err(Gone::KernelThread);
         }
         Ok(thread)
     }
 
-    /// The address space that it has now.
-    pub(crate) fn address_space(&self) -> Result<AddressSpace, Gone> {
-        loop {
-            let thread = self.user_thread()?;
-            match AddressSpace::of(&thread) {
-                Some(space) => return Ok(space),
-                // It began to exit just now; others may go on.
-                None if is_exiting(&thread) => {}
-                None => return Err(Gone::Exited),
-            }
-        }
-    }
-
-    /// Puts the processes that descend from it now into a set.
-    pub(super) fn mark_descendants(&self, pids: &Pids) {
-        // The reference keeps the pid.
-        pids.add_descendants(self.tgid.as_ptr());
-    }
-
-    /// The place in the process tree from which relations are told.
+    /// The place in the process tree from which relations are seen.
     pub(crate) fn viewpoint(&self) -> Option<Viewpoint> {
         self.leader().map(|leader| Viewpoint { leader })
     }
@@ -197,7 +189,7 @@ pub(crate) enum Relation {
     Descendant,
     /// Neither.
     Other,
-    /// Not told: it is being forked, is exiting, or is more than [`GENERATIONS`] off.
+    /// Not known: it is being forked, is exiting, or is more than [`GENERATIONS`] off.
     Unknown,
 }
 
@@ -231,15 +223,17 @@ pub(crate) struct Viewpoint {
 }
 
 impl Viewpoint {
-    /// Tells who owns `mm`; `itself`: it is the very address space of this process.
+    /// Returns the owner of `mm`; `itself`: it is the very address space of this process.
     ///
     /// # Safety
     ///
     /// `mm` is not freed meanwhile.
-    pub(super) unsafe fn owner(&self, mm: *mut bindings::mm_struct, itself: bool) -> Owner {
+    pub(in crate::object) unsafe fn owner(
+        &self,
+        mm: *mut bindings::mm_struct,
+        itself: bool,
+    ) -> Owner {
         let rcu = rcu::read_lock();
-        // SAFETY: The caller keeps `mm`, and RCU is held.
-        let owner = unsafe { bindings::ravel_mm_owner(mm) };
         let gone = |state, comm| Owner {
             pid: 0,
             comm,
@@ -250,32 +244,18 @@ impl Viewpoint {
                 Relation::Unknown
             },
         };
-        if owner.is_null() {
+        // SAFETY: `mm` is valid, by this function's requirements.
+        let Some(owner) = (unsafe { RcuTask::owner_of(mm, &rcu) }) else {
             return gone(OwnerState::Exiting, Comm::default());
-        }
-        // SAFETY: `owner` was read under RCU, which is still held: mm_update_next_owner() changes it
-        // before the task is released, and a released task is freed a grace period later.
-        let (forking, alive) = unsafe {
-            (
-                bindings::ravel_is_being_forked(owner),
-                bindings::ravel_pid_alive(owner),
-            )
         };
-        if forking {
-            // SAFETY: As above. The name is a copy of the parent's.
-            return gone(OwnerState::Forking, unsafe { Comm::of(owner) });
+        if owner.is_being_forked(&rcu) {
+            // The name is a copy of the parent's.
+            return gone(OwnerState::Forking, owner.comm());
         }
-        if !alive {
+        let Some(leader) = owner.leader() else {
             return gone(OwnerState::Exiting, Comm::default());
-        }
-        // SAFETY: As above; a task that pid_alive() has vouched for under this RCU section has a group
-        // leader that is kept by it as well.
-        let (pid, comm) = unsafe {
-            (
-                (*owner).tgid,
-                Comm::of(ptr::read_volatile(&raw const (*owner).group_leader).cast_const()),
-            )
         };
+        let (pid, comm) = (owner.tgid(), leader.comm());
         Owner {
             pid,
             comm,
@@ -288,13 +268,13 @@ impl Viewpoint {
         }
     }
 
-    /// How `task` is related to this process along `real_parent`. RCU keeps `task`.
-    fn relation(&self, task: *mut bindings::task_struct, rcu: &rcu::Guard) -> Relation {
-        let me = self.leader.as_ptr();
-        match descends(task, me, rcu) {
+    /// How a task is related to this process along `real_parent`.
+    fn relation(&self, task: RcuTask<'_>, rcu: &rcu::Guard) -> Relation {
+        let me = RcuTask::of(&self.leader, rcu);
+        match descends(task, me) {
             Some(true) => Relation::Descendant,
             None => Relation::Unknown,
-            Some(false) => match descends(me, task, rcu) {
+            Some(false) => match descends(me, task) {
                 Some(true) => Relation::Ancestor,
                 None => Relation::Unknown,
                 Some(false) => Relation::Other,
@@ -305,7 +285,7 @@ impl Viewpoint {
 
 /// How far one process is below another.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Distance {
+pub(in crate::object) enum Distance {
     /// It descends from it, by so many generations; from itself by 0.
     Below(u32),
     /// It does not.
@@ -316,66 +296,27 @@ pub(super) enum Distance {
     Lost,
 }
 
-/// Whether `from` descends from the process of `to`; none if that cannot be told.
-///
-/// Both tasks are kept by a reference or by RCU.
-fn descends(
-    from: *mut bindings::task_struct,
-    to: *mut bindings::task_struct,
-    rcu: &rcu::Guard,
-) -> Option<bool> {
-    // SAFETY: `to` is kept by the caller, and its `signal` is set once.
-    let wanted = unsafe { (*to).signal };
-    let parent = parent(from, rcu)?;
-    // SAFETY: parent() gives a task that RCU keeps.
-    if unsafe { (*parent).signal } == wanted {
+/// Whether `from` descends from the process of `to`; none if that is not known.
+fn descends(from: RcuTask<'_>, to: RcuTask<'_>) -> Option<bool> {
+    let parent = from.parent()?;
+    if parent.process() == to.process() {
         return Some(true);
     }
-    match distance(parent, to, rcu) {
+    match distance(parent, to) {
         Distance::Below(_) => Some(true),
         Distance::Apart => Some(false),
         Distance::Far | Distance::Lost => None,
     }
 }
 
-/// The main thread of a process' parent, kept by RCU; none if the process was reaped.
-///
-/// `task` is kept by the caller, by a reference or by RCU.
-pub(super) fn parent(
-    task: *mut bindings::task_struct,
-    _rcu: &rcu::Guard,
-) -> Option<*mut bindings::task_struct> {
-    // SAFETY: `task` is kept by the caller. Where pid_alive() holds in this RCU section, `real_parent` was
-    // not stale then, and whatever task it is, it can only have been released since, and not freed. The same
-    // goes for its group leader.
-    unsafe {
-        if !bindings::ravel_pid_alive(task) {
-            return None;
-        }
-        let parent = bindings::ravel_real_parent(task);
-        Some(ptr::read_volatile(&raw const (*parent).group_leader))
-    }
-}
-
 /// How far `from` is below the process of `to`.
-///
-/// Both tasks are kept by a reference or by RCU.
-pub(super) fn distance(
-    from: *mut bindings::task_struct,
-    to: *mut bindings::task_struct,
-    rcu: &rcu::Guard,
-) -> Distance {
-    // Threads of one process share their signal_struct, and keep it for as long as they live; the group
-    // leader, by contrast, may change in exec().
-    // SAFETY: `to` is kept by the caller, and its `signal` is set once.
-    let wanted = unsafe { (*to).signal };
+pub(in crate::object) fn distance(from: RcuTask<'_>, to: RcuTask<'_>) -> Distance {
     let mut task = from;
     for generation in 0..GENERATIONS {
-        // SAFETY: `task` is kept by the caller, or by RCU, as parent() says.
-        if unsafe { (*task).signal } == wanted {
+        if task.process() == to.process() {
             return Distance::Below(generation);
         }
-        let Some(parent) = parent(task, rcu) else {
+        let Some(parent) = task.parent() else {
             return Distance::Lost;
         };
         // The first task of all is its own parent.
@@ -387,48 +328,59 @@ pub(super) fn distance(
     Distance::Far
 }
 
-/// When the owner of `mm` was born, in nanoseconds since boot; none if it has none, or none yet.
+/// Whether and when the owner of an address space was born.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::object) enum Born {
+    /// At that time, in nanoseconds since boot.
+    At(u64),
+    /// fork() is making it.
+    Not,
+    /// It has exited.
+    Gone,
+}
+
+/// When the owner of `mm` was born.
 ///
 /// # Safety
 ///
-/// `mm` is not freed meanwhile.
-pub(super) unsafe fn owner_born(mm: *mut bindings::mm_struct) -> Option<u64> {
-    let _rcu = rcu::read_lock();
-    // SAFETY: The caller keeps `mm`; RCU, which is held, keeps its owner.
-    unsafe {
-        let owner = bindings::ravel_mm_owner(mm);
-        (!owner.is_null() && !bindings::ravel_is_being_forked(owner))
-            .then(|| (*owner).start_boottime)
+/// `mm` is valid.
+pub(in crate::object) unsafe fn owner_born(mm: *mut bindings::mm_struct) -> Born {
+    let rcu = rcu::read_lock();
+    // SAFETY: The address space is valid, by this function's requirements.
+    match unsafe { RcuTask::owner_of(mm, &rcu) } {
+        None => Born::Gone,
+        Some(owner) if owner.is_being_forked(&rcu) => Born::Not,
+        Some(owner) => Born::At(owner.born()),
     }
 }
 
 /// The id of an address space.
-pub(super) fn mm_id(mm: *const bindings::mm_struct) -> Id {
+pub(in crate::object) fn mm_id(mm: *const bindings::mm_struct) -> Id {
     Id::of(mm)
 }
 
 /// Whether the caller may know page frame numbers: with `CAP_SYS_ADMIN`, as for /proc/PID/pagemap.
 pub(crate) fn may_see_frames() -> bool {
     // SAFETY: Looks at the current task only.
-    unsafe { bindings::ravel_may_see_frames() }
+    unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as i32) }
 }
 
 /// Whether a thread has begun to exit. If it has no memory or no files any more, it has.
-pub(super) fn is_exiting(task: &Task) -> bool {
-    // SAFETY: `task` is a reference.
-    unsafe { bindings::ravel_is_exiting(task.as_ptr()) }
+pub(in crate::object) fn is_exiting(task: &Task) -> bool {
+    RcuTask::of(task, &rcu::read_lock()).is_exiting()
 }
 
 /// Whether the caller was sent a signal that ends it.
 pub(crate) fn interrupted() -> bool {
     // SAFETY: Looks at the current task only.
-    unsafe { bindings::ravel_fatal_signal_pending() }
+    unsafe { bindings::fatal_signal_pending(bindings::get_current()) }
 }
 
 /// Lets others run in the midst of long work; `EINTR` if the caller was sent a signal that ends it.
 pub(crate) fn pause() -> Result {
-    // SAFETY: It may sleep, which a reader in the middle of a report may: it holds no guard here that forbids it.
-    unsafe { bindings::ravel_cond_resched() };
+    // SAFETY: It may sleep, which a reader in the middle of a report may: it holds no guard here
+    // that forbids it.
+    unsafe { bindings::cond_resched() };
     if interrupted() {
         return Err(EINTR);
     }

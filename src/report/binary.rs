@@ -3,7 +3,7 @@
 //! The binary form of records: FORMAT.md has its description.
 //!
 //! It says the same as the text, record by record, and is made from the same calls: which keys a kind of record
-//! has is told once, before the first of its shape, and its records then hold values alone.
+//! has is emitted once, before the first of its shape, and its records then hold values alone.
 
 #![deny(unsafe_code)]
 
@@ -14,7 +14,7 @@ use kernel::prelude::*;
 /// The first bytes of a stream. No text begins so.
 pub(super) const MAGIC: &[u8; 8] = b"\x7fravel\x00\x02";
 
-/// The shape of what tells a shape.
+/// The shape of a record that describes a shape.
 const SHAPE: u32 = u32::MAX;
 
 /// What a value is. The numbers are the format's.
@@ -48,31 +48,31 @@ struct Field {
 }
 
 impl Field {
-    /// Keys are told apart by where they lie: a shape with the same in two places is told twice.
+    /// Keys are compared by address: a shape whose keys exist at two addresses is emitted twice.
     #[inline(always)]
     fn is(&self, other: &Self) -> bool {
         ptr::eq(self.key, other.key) && self.kind == other.kind
     }
 }
 
-/// A shape that was told.
+/// A shape that was emitted.
 struct Shape {
     kind: &'static str,
     /// Which of all fields are its own.
     from: usize,
     end: usize,
-    /// Where in the text it was told; 0 once that is given away.
+    /// Offset in the text at which it was emitted; 0 once the reader has that text.
     at: usize,
     /// When a record last had it, in records.
     used: u64,
 }
 
-/// The shapes that were told, and the record at hand.
+/// The emitted shapes, and the current record.
 ///
 /// That is taken to have the shape which the last of its kind had, until a field says otherwise.
 #[derive(Default)]
 pub(super) struct Schemas {
-    told: KVec<Shape>,
+    emitted: KVec<Shape>,
     /// The fields of all of these, one shape's behind the other's.
     fields: KVec<Field>,
     records: u64,
@@ -86,24 +86,24 @@ pub(super) struct Schemas {
 }
 
 impl Schemas {
-    /// The text is given away: what is told stays told.
+    /// The reader has the text: emitted shapes stay known.
     pub(super) fn settle(&mut self) {
-        for shape in &mut self.told {
+        for shape in &mut self.emitted {
             shape.at = 0;
         }
     }
 
-    /// Nothing was told.
+    /// No shape was emitted.
     pub(super) fn restart(&mut self) {
-        self.told.clear();
+        self.emitted.clear();
         self.fields.clear();
     }
 
-    /// What was told behind that place was not told.
+    /// Forgets the shapes that were emitted after that offset.
     pub(super) fn forget(&mut self, len: usize) {
-        while let Some(last) = self.told.last().filter(|shape| shape.at > len) {
+        while let Some(last) = self.emitted.last().filter(|shape| shape.at > len) {
             self.fields.truncate(last.from);
-            self.told.pop();
+            self.emitted.pop();
         }
     }
 
@@ -119,7 +119,7 @@ impl Schemas {
 
     /// Takes the record to have a shape, of which it has so many fields.
     fn expect(&mut self, shape: Option<usize>, passed: usize) {
-        let fields = shape.and_then(|at| self.told.get(at));
+        let fields = shape.and_then(|at| self.emitted.get(at));
         (self.next, self.end) = fields.map_or((0, 0), |shape| (shape.from + passed, shape.end));
         self.likely = shape;
     }
@@ -138,8 +138,9 @@ impl Schemas {
 
     /// The shape of this kind that begins so, and was used last.
     fn find(&self, fields: &[Field]) -> Option<usize> {
-        let told = self.told.iter().enumerate();
-        told.filter(|(_, shape)| self.begins_with(shape, fields))
+        let emitted = self.emitted.iter().enumerate();
+        emitted
+            .filter(|(_, shape)| self.begins_with(shape, fields))
             .max_by_key(|(_, shape)| shape.used)
             .map(|(at, _)| at)
     }
@@ -171,7 +172,7 @@ impl Schemas {
 
     /// Takes down the fields so far.
     fn leave(&mut self) -> Result {
-        if let Some(shape) = self.likely.and_then(|at| self.told.get(at)) {
+        if let Some(shape) = self.likely.and_then(|at| self.emitted.get(at)) {
             let passed = self.fields.get(shape.from..self.next);
             self.own.clear();
             self.own
@@ -181,7 +182,7 @@ impl Schemas {
         Ok(())
     }
 
-    /// Ends the record that begins at `start`; its shape is told before it, if it is new.
+    /// Ends the record that begins at `start`; its shape is emitted before it, if it is new.
     pub(super) fn end(&mut self, start: usize, text: &mut Buffer) -> Result {
         let len = u32::try_from(text.len() - start - 8).map_err(|_| EOVERFLOW)?;
         let known = match self.likely.filter(|_| self.next == self.end) {
@@ -191,24 +192,24 @@ impl Schemas {
                     self.fields_of(shape).len() == self.own.len()
                         && self.begins_with(shape, &self.own)
                 };
-                self.told.iter().position(same)
+                self.emitted.iter().position(same)
             }
             known => known,
         };
-        let shape = known.unwrap_or(self.told.len());
+        let shape = known.unwrap_or(self.emitted.len());
         head(&mut text.bytes_mut()[start..], len, shape as u32);
         if known.is_none() {
             let record = text.len() - start;
-            self.tell(start, text)?;
+            self.write(start, text)?;
             text.bytes_mut()[start..].rotate_left(record);
         }
         self.records += 1;
-        self.told[shape].used = self.records;
+        self.emitted[shape].used = self.records;
         Ok(())
     }
 
     /// Tells the shape of the record that begins at `start`: its kind, and each field's type and key.
-    fn tell(&mut self, start: usize, text: &mut Buffer) -> Result {
+    fn write(&mut self, start: usize, text: &mut Buffer) -> Result {
         let frame = text.len();
         text.push(&[0; 8])?;
         text.push(&[self.kind.len() as u8])?;
@@ -219,7 +220,7 @@ impl Schemas {
         }
         let len = (text.len() - frame - 8) as u32;
         head(&mut text.bytes_mut()[frame..], len, SHAPE);
-        self.told.reserve(1, gfp())?;
+        self.emitted.reserve(1, gfp())?;
         let from = self.fields.len();
         self.fields.extend_from_slice(&self.own, gfp())?;
         let shape = Shape {
@@ -230,7 +231,7 @@ impl Schemas {
             at: start + 1,
             used: 0,
         };
-        Ok(self.told.push(shape, gfp())?)
+        Ok(self.emitted.push(shape, gfp())?)
     }
 }
 

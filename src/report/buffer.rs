@@ -42,6 +42,16 @@ impl Buffer {
         self.len = self.len.min(len);
     }
 
+    /// Returns how many bytes of memory it has.
+    pub(super) fn capacity(&self) -> usize {
+        self.room.capacity()
+    }
+
+    /// Frees its memory, with what was written.
+    pub(super) fn free(&mut self) {
+        *self = Self::default();
+    }
+
     /// Takes the memory for so many more bytes in one step. Where that fails, less may do.
     pub(super) fn reserve(&mut self, bytes: usize) {
         let more = (self.len + bytes).saturating_sub(self.room.len());

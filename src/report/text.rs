@@ -11,8 +11,8 @@ use super::{
     gfp, Fault,
 };
 use crate::object::{
-    id::Id,
     process::{Owner, OwnerState, Relation},
+    sync::id::Id,
 };
 use kernel::prelude::*;
 
@@ -28,7 +28,7 @@ pub(crate) enum Form {
 /// Text that grows; running out of memory is an error, and leaves no half line.
 pub(crate) struct Text {
     buffer: Buffer,
-    /// Where the record at hand begins, and what came of it so far.
+    /// Where the current record begins, and its result so far.
     start: usize,
     result: Result,
     /// In the binary form.
@@ -97,7 +97,7 @@ impl Text {
         Ok(text)
     }
 
-    /// Begins anew, in a form: nothing was told before. The room is kept.
+    /// Restarts in a form: no shape was emitted yet. The capacity is kept.
     pub(crate) fn restart(&mut self, form: Form) -> Result {
         self.buffer.truncate(0);
         match (form, &mut self.binary) {
@@ -116,12 +116,22 @@ impl Text {
         self.buffer.bytes()
     }
 
+    /// Returns how many bytes of memory it has.
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Frees its memory, with what was written.
+    pub(crate) fn free(&mut self) {
+        self.buffer.free();
+    }
+
     /// Makes room in one step, where it would grow in many. Where that fails, less may do.
     pub(crate) fn reserve(&mut self, bytes: usize) {
         self.buffer.reserve(bytes);
     }
 
-    /// Forgets what was written, and keeps the room. It was given away: what it told stays told.
+    /// Drops the text, which the reader has, and keeps the capacity. Shapes emitted in it stay known.
     pub(crate) fn clear(&mut self) {
         self.buffer.truncate(0);
         if let Some(schemas) = &mut self.binary {
@@ -503,7 +513,7 @@ fn is_plain(byte: u8) -> bool {
 
 impl Owner {
     /// Adds who it is that has the address space `mm`.
-    pub(super) fn tell<'t>(&self, line: Line<'t>, mm: Id) -> Line<'t> {
+    pub(super) fn write<'t>(&self, line: Line<'t>, mm: Id) -> Line<'t> {
         line.signed("pid", self.pid.into())
             .string("comm", self.comm.bytes())
             .word(

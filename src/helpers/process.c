@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <asm/syscall.h>
+
+#ifndef CONFIG_MEMCG
+#error "ravel needs CONFIG_MEMCG: without it mm_struct has no owner, and a mapping cannot be named"
+#endif
+
+/* The version that modinfo shows; the tools and README.md name the same. */
+#define RAVEL_VERSION "0.1.0"
+#ifndef __BINDGEN__
+MODULE_VERSION(RAVEL_VERSION);
+#endif
+
+bool ravel_helper_fatal_signal_pending(struct task_struct *task)
+{
+	return fatal_signal_pending(task);
+}
+
+void ravel_helper_cond_resched(void)
+{
+	cond_resched();
+}
+
+struct pid *ravel_helper_get_pid(struct pid *pid)
+{
+	return get_pid(pid);
+}
+
+struct pid_namespace *ravel_helper_ns_of_pid(struct pid *pid)
+{
+	return ns_of_pid(pid);
+}
+
+struct new_utsname *ravel_helper_init_utsname(void)
+{
+	return init_utsname();
+}
+
+int ravel_helper_task_syscall_nr(struct task_struct *task)
+{
+	return syscall_get_nr(task, task_pt_regs(task));
+}
+
+int ravel_helper_syscall_get_arch(struct task_struct *task)
+{
+	return syscall_get_arch(task);
+}
