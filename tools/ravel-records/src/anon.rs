@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::body::{Body, check};
 use crate::line::record;
@@ -17,9 +17,15 @@ pub struct AnonVmaReport {
     pub vmas: Vec<Vma>,
     /// Every anon_vma of these chains. One that went away, or moved, while the report was made
     /// may be missing; of one that was read twice the later reading stands here.
+    #[serde(serialize_with = "by_id")]
     pub anon_vmas: BTreeMap<Id, AnonVma>,
     /// The counts.
     pub summary: AnonVmaSummary,
+}
+
+/// A map by ids, which are strings as keys: null cannot be a key.
+fn by_id<S: Serializer>(map: &BTreeMap<Id, AnonVma>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(map.iter().map(|(id, group)| (id.to_string(), group)))
 }
 
 record! {

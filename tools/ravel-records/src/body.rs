@@ -29,7 +29,7 @@ record! {
 pub(crate) struct Body<'a> {
     rest: &'a [u8],
     binary: Option<Records<'a>>,
-    /// The one at hand; each takes over the memory of the one before.
+    /// The current one; each takes over the memory of the one before.
     line: Line<'a>,
     lines: usize,
     summary: Option<Line<'a>>,

@@ -29,6 +29,9 @@ record! {
         shared: u64,
         /// Of `anon`, first written in this VMA, or copied into it since the fork.
         own: u64,
+        /// Of `anon`, in the VMA's own anon_vma, which fork() may have taken over from an ancestor that has exited:
+        /// one of `own` or `inherited`. None of a module that counts them as `own`.
+        unknown: Option<u64>,
         /// Of `anon`, from before the fork.
         inherited: u64,
         /// Of `anon`, mapped by a pmd.
@@ -209,7 +212,8 @@ impl PageCounts {
         ]
     }
 
-    fn add(&mut self, more: &Self) {
+    /// Adds other counts.
+    pub fn add(&mut self, more: &Self) {
         for (sum, (_, number)) in [
             &mut self.anon,
             &mut self.exclusive,
@@ -229,5 +233,9 @@ impl PageCounts {
         {
             *sum = sum.saturating_add(number);
         }
+        self.unknown = match (self.unknown, more.unknown) {
+            (None, None) => None,
+            (one, other) => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
+        };
     }
 }

@@ -26,6 +26,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Reports that describe one process in several parts are of different processes.
+    #[error("the reports do not belong together: {0}")]
+    Mismatch(String),
     /// The module's format is not the one this library reads.
     #[error("the report has format version {found}, this program reads version {known}")]
     Format {

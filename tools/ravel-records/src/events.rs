@@ -160,7 +160,7 @@ macro_rules! each {
 }
 
 impl Event {
-    /// The event that a line tells of; none if this version does not know its kind.
+    /// The event that a line describes; none if this version does not know its kind.
     pub fn from_line(line: &Line<'_>) -> Result<Option<Self>, Error> {
         Ok(Some(match line.kind {
             "fork" => Self::Fork(Fork::from_line(line)?),
@@ -181,10 +181,8 @@ impl Event {
     /// Adds it as a line of JSON.
     ///
     /// Here, since this crate is compiled as one piece: elsewhere each of the few bytes that JSON is made of is a call.
-    pub fn write_json(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-        serde_json::to_writer(&mut *to, self)?;
-        to.push(b'\n');
-        Ok(())
+    pub fn write_json(&self, to: &mut Vec<u8>) -> std::io::Result<()> {
+        crate::json::write_line(to, self)
     }
 
     /// Its sequence number; of a loss, the first.

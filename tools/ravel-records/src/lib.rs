@@ -20,9 +20,11 @@
 //! # As JSON
 //!
 //! Every type is `Serialize` and `Deserialize` under the keys of the format. Numbers are numbers,
-//! flags booleans, words strings; ids and hex values are strings as they stand in the report, since
-//! JSON readers lose digits above 2^53; an offset is `{"raw": 82, "set": true}`. Strings that are
-//! not UTF-8 have U+FFFD where they are not: only [`Text`] itself keeps every byte.
+//! booleans booleans, words strings in lower case, sets of flags arrays of such strings. What does not
+//! exist is null: an id that names no object, a timer that is off, an empty string, the word `none`, an
+//! ioctl() that fails. Ids and hex values are strings as they stand in the report, since JSON readers
+//! lose digits above 2^53; an offset is `{"raw": 82, "set": true}`. Bytes that are not UTF-8 become
+//! U+FFFD: only [`Text`] itself keeps every byte. [`json`] writes documents that are safe to print.
 
 mod anon;
 mod binary;
@@ -35,6 +37,7 @@ pub mod decode;
 mod error;
 mod events;
 mod events_client;
+pub mod json;
 mod line;
 mod lineage;
 mod netevents;
@@ -66,13 +69,18 @@ pub use netevents::{Close, Dropped, Packet, Release, Reset, Shut, TcpState};
 pub use page::{Mapper, Page, PageReport, PageSummary};
 pub use sharers::{SharedFile, Sharer, SharersReport, SharersSummary};
 pub use skbs::{Frag, HeaderBytes, Part, Queue, Skb, SkbsReport, SkbsSummary, SocketQueues};
-pub use sockets::{Peer, Socket, SocketDetail, SocketsReport, SocketsSummary, Tcp, Waiting};
+pub use sockets::{
+    PacketRing, Peer, Socket, SocketDetail, SocketMemory, SocketsReport, SocketsSummary, Sockmap,
+    Tcp, Waiting,
+};
 pub use tree::{Edge, Tree};
-pub use value::{Bytes, EtherType, Flags, Hex, Id, Linger, Offset, Text, Timer};
+pub use value::{
+    Bytes, EtherType, Flags, Hex, Id, Linger, Offset, Text, Timer, is_active, visible,
+};
 pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
 pub use waiters::{Signal, SocketWaiters, Waiter, WaitersReport, WaitersSummary};
 pub use words::{
     Agreement, Checksum, Clock, Family, Fclone, Fin, Holds, MemberState, PacketType, PageKind,
-    Point, ProcessState, Protocol, QueueName, Reason, Relation, ReportName, Role, Scope, Shutdown,
-    SignalTo, SkState, SocketKind, SocketState, TcpTimer, WaitQueue, WaitsBy, Way,
+    Point, ProcessState, Protocol, QueueName, Reason, Relation, ReportName, RingVersion, Role,
+    Scope, Shutdown, SignalTo, SkState, SocketKind, SocketState, TcpTimer, WaitQueue, WaitsBy, Way,
 };

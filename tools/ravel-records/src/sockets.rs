@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::body::{Body, check, split};
 use crate::line::{Line, record};
 use crate::{
-    Error, Family, Fin, Flags, Header, Id, Linger, Protocol, ReportName, Shutdown, SkState,
-    SocketKind, SocketState, TcpTimer, Text, Timer,
+    Error, Family, Fin, Flags, Header, Id, Linger, Protocol, ReportName, RingVersion, Shutdown,
+    SkState, SocketKind, SocketState, TcpTimer, Text, Timer,
 };
 
 /// A whole report `sockets`.
@@ -46,7 +46,7 @@ record! {
     }
     plus {
         /// A listener: the connections that wait for accept(), the first of them.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default)]
         waiting: Vec<Waiting>,
         /// What only the socket's lock lets one see; in JSON these keys stand among the others.
         #[serde(flatten)]
@@ -83,13 +83,15 @@ record! {
         unread: bool,
         /// TCP: bytes from the first unacknowledged to the last written; others: 0.
         tx_bytes: u64,
-        /// sk_buffs that hold them.
+        /// Packets: sk_buffs not yet sent, and packets sent and not acknowledged.
         tx_packets: u64,
         /// Bytes of memory of what it sent and nobody has yet freed.
         wmem: i64,
         /// What ioctl SIOCINQ would give, in bytes; -1 where it would fail.
+        #[serde(with = "crate::value::negative_is_null")]
         inq: i64,
         /// What ioctl SIOCOUTQ would give, in bytes; -1 where it would fail.
+        #[serde(with = "crate::value::negative_is_null")]
         outq: i64,
         /// A listener: how many connections may wait for accept().
         backlog: u64,
@@ -97,12 +99,57 @@ record! {
         peer: Id,
     }
     plus {
-        /// What there is to say of that end.
+        /// Its memory, and what it dropped for want of it; older modules do not report it.
+        #[serde(flatten)]
+        memory: Option<SocketMemory>,
+        /// The other end.
         #[serde(flatten)]
         other: Option<Peer>,
+        /// Where it is in a sockmap: what that keeps for it.
+        #[serde(flatten)]
+        sockmap: Option<Sockmap>,
         /// What TCP alone has.
         #[serde(flatten)]
         tcp: Option<Tcp>,
+        /// A packet socket's receive ring.
+        #[serde(flatten)]
+        ring: Option<PacketRing>,
+    }
+}
+
+record! {
+    /// Memory of a socket, in bytes.
+    SocketMemory {
+        /// Limit of `wmem` (SO_SNDBUF, as the kernel keeps it).
+        sndbuf: u64,
+        /// What it received and nobody has yet freed.
+        rmem: u64,
+        /// Limit of `rmem` (SO_RCVBUF, as the kernel keeps it).
+        rcvbuf: u64,
+        /// Packets that it dropped; a TCP listener: connections.
+        drops: u64,
+    }
+}
+
+record! {
+    /// What a sockmap keeps for a socket.
+    Sockmap {
+        /// Bytes that were redirected to it, and not read.
+        psock_bytes: u64,
+    }
+}
+
+record! {
+    /// A packet socket's receive ring, which its program has mapped.
+    PacketRing {
+        /// Its version.
+        ring: RingVersion,
+        /// Frames that it has; of version 3, blocks.
+        ring_frames: u64,
+        /// Of these, those that the program has not returned.
+        ring_used: u64,
+        /// Packets in these.
+        ring_packets: u64,
     }
 }
 
@@ -257,8 +304,17 @@ impl Socket {
             if !detail.peer.is_none() {
                 detail.other = Some(Peer::from_line(line)?);
             }
+            if line.value("rcvbuf").is_some() {
+                detail.memory = Some(SocketMemory::from_line(line)?);
+            }
+            if line.value("psock_bytes").is_some() {
+                detail.sockmap = Some(Sockmap::from_line(line)?);
+            }
             if line.value("fin").is_some() {
                 detail.tcp = Some(Tcp::from_line(line)?);
+            }
+            if line.value("ring").is_some() {
+                detail.ring = Some(PacketRing::from_line(line)?);
             }
             socket.detail = Some(detail);
         }

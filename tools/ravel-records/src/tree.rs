@@ -140,11 +140,47 @@ impl Tree {
             let part = parts.iter().find(|part| part.starts_with(head.as_bytes()));
             part.copied().unwrap_or_default()
         };
-        Ok(Self::new(
+        Self::join(
             LineageReport::parse(find("lineage"))?,
             &AnonVmaReport::parse(find("anon_vma"))?,
             &CowReport::parse(find("cow"))?,
-        ))
+        )
+    }
+
+    /// Joins three reports, which must be of one process on one kernel.
+    ///
+    /// Fails with [`Error::Mismatch`] if they are not. A name may change between two reports; a pid and a kernel do
+    /// not.
+    pub fn join(
+        lineage: LineageReport,
+        anon: &AnonVmaReport,
+        cow: &CowReport,
+    ) -> Result<Self, Error> {
+        let first = &lineage.header;
+        for other in [&anon.header, &cow.header] {
+            if other.pid != first.pid {
+                return Err(Error::Mismatch(format!(
+                    "`{}` is of pid {}, `{}` of pid {}",
+                    first.name, first.pid, other.name, other.pid
+                )));
+            }
+            if other.kernel != first.kernel {
+                return Err(Error::Mismatch(format!(
+                    "`{}` is from Linux {}, `{}` from Linux {}",
+                    first.name,
+                    first.kernel.visible(),
+                    other.name,
+                    other.kernel.visible()
+                )));
+            }
+        }
+        if lineage.itself().is_none_or(|of| of.pid != first.pid) {
+            return Err(Error::Mismatch(format!(
+                "`{}` of pid {} does not contain that process",
+                first.name, first.pid
+            )));
+        }
+        Ok(Self::new(lineage, anon, cow))
     }
 
     /// What a process shares.

@@ -1,13 +1,16 @@
 //! The kinds of value that a record's keys have.
 
+mod text;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use smallvec::SmallVec;
 
 use crate::line::{FromValue, Value};
+
+pub use text::{Text, visible};
 
 /// The bare text of a value, or that it is a string where none belongs.
 pub(crate) fn bare<'v>(value: &'v Value<'_>) -> Result<Cow<'v, str>, String> {
@@ -97,8 +100,8 @@ impl FromValue for String {
     }
 }
 
-/// Gives a type that has `FromStr` its place in a record, and has it come back from JSON.
-macro_rules! as_text {
+/// Reads a type that has `FromStr` from a record.
+macro_rules! from_text {
     ($type:ty $(, $binary:ident)?) => {
         impl FromValue for $type {
             #[inline]
@@ -111,7 +114,13 @@ macro_rules! as_text {
                     .map_err(|what: &str| format!("is not {what}: {value}"))
             }
         }
+    };
+}
 
+/// The same, for a type that is a string in JSON.
+macro_rules! as_text {
+    ($type:ty $(, $binary:ident)?) => {
+        from_text!($type $(, $binary)?);
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -123,7 +132,7 @@ macro_rules! as_text {
     };
 }
 
-/// Has JSON tell of a type what `Display` does.
+/// Serializes a type as the string that `Display` writes.
 macro_rules! shown {
     ($($type:ty),*) => {$(
         impl Serialize for $type {
@@ -133,7 +142,68 @@ macro_rules! shown {
         }
     )*};
 }
-shown!(Hex, EtherType, Bytes, Linger, Timer, Flags);
+shown!(Hex, EtherType, Bytes);
+
+/// Makes a type a number in JSON, and null where it has none.
+macro_rules! or_null {
+    ($type:ident, $none:ident, $some:ident) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    Self::$none => serializer.serialize_none(),
+                    Self::$some(number) => serializer.serialize_u64(*number),
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let number = Option::deserialize(deserializer)?;
+                Ok(number.map_or(Self::$none, Self::$some))
+            }
+        }
+    };
+}
+
+/// A number that is negative where there is none: null in JSON.
+pub(crate) mod negative_is_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        u64::try_from(*number).ok().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+        Option::deserialize(from).map(|number| number.unwrap_or(-1))
+    }
+}
+
+/// The same of a field that may be absent.
+pub(crate) mod optional_negative_is_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        number: &Option<i64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let number = number.and_then(|number| u64::try_from(number).ok());
+        number.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+        Option::deserialize(from)
+    }
+}
+
+/// Whether a terminal, a browser or a parser acts on a character rather than shows it: controls, marks that change the
+/// direction or the order of the text, line and paragraph separators, tags, and what is no character at all.
+pub fn is_active(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter,
+            '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{fdd0}'..='\u{fdef}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+        || u32::from(letter) & 0xfffe == 0xfffe
+}
 
 /// Hexadecimal digits of a value: `least` to `most` of them, lower case.
 fn digits(text: &str, least: usize, most: usize) -> Option<u64> {
@@ -172,10 +242,25 @@ impl FromStr for Id {
     }
 }
 
-as_text!(Id, Id);
+from_text!(Id, Id);
+
+/// No object is null in JSON.
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Option::<String>::deserialize(deserializer)? {
+            None => Ok(Self::NONE),
+            Some(text) => text
+                .parse()
+                .map_err(|what| de::Error::custom(format!("not {what}: {text:?}"))),
+        }
+    }
+}
 
 impl Serialize for Id {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.is_none() {
+            return serializer.serialize_none();
+        }
         const DIGITS: [u8; 16] = *b"0123456789abcdef";
         let mut text = [0; 16];
         for (at, digit) in text.iter_mut().enumerate() {
@@ -353,7 +438,8 @@ impl FromStr for Linger {
     }
 }
 
-as_text!(Linger);
+from_text!(Linger);
+or_null!(Linger, Off, Seconds);
 
 /// A timer: milliseconds until it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -386,7 +472,8 @@ impl FromStr for Timer {
     }
 }
 
-as_text!(Timer);
+from_text!(Timer);
+or_null!(Timer, Off, Ms);
 
 /// Flags of a socket or an sk_buff: words, with commas between, or `none`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -434,90 +521,18 @@ impl FromStr for Flags {
     }
 }
 
-as_text!(Flags);
+from_text!(Flags);
 
-/// A string of the report: bytes, in no promised encoding.
-///
-/// Shown and serialized as UTF-8 with U+FFFD where it is not; [`Text::as_bytes`] has every byte.
-#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Text(SmallVec<[u8; INLINE]>);
-
-/// So many bytes need no memory of their own: an IPv4 address with its port, or a process' name.
-const INLINE: usize = 24;
-
-impl Text {
-    /// Every byte of the string.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Whether there are no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl Clone for Text {
-    fn clone(&self) -> Self {
-        // All at once: a SmallVec's own goes from byte to byte.
-        self.as_bytes().into()
-    }
-}
-
-impl From<Vec<u8>> for Text {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
-    }
-}
-
-impl From<&[u8]> for Text {
-    fn from(bytes: &[u8]) -> Self {
-        Self(SmallVec::from_slice(bytes))
-    }
-}
-
-impl From<&str> for Text {
-    fn from(text: &str) -> Self {
-        text.as_bytes().into()
-    }
-}
-
-impl PartialEq<str> for Text {
-    fn eq(&self, other: &str) -> bool {
-        self.as_bytes() == other.as_bytes()
-    }
-}
-
-impl PartialEq<&str> for Text {
-    fn eq(&self, other: &&str) -> bool {
-        self.as_bytes() == other.as_bytes()
-    }
-}
-
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&String::from_utf8_lossy(&self.0))
-    }
-}
-
-impl FromValue for Text {
-    fn from_value(value: &Value<'_>) -> Result<Self, String> {
-        match value {
-            Value::Quoted(text) => Ok((&*text.bytes()).into()),
-            _ => Err(format!("is not a string: {value}")),
-        }
-    }
-}
-
-impl Serialize for Text {
+/// An array of strings in JSON.
+impl Serialize for Flags {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&String::from_utf8_lossy(&self.0))
+        self.0.serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for Text {
+impl<'de> Deserialize<'de> for Flags {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| text.into_bytes().into())
+        Vec::deserialize(deserializer).map(Self)
     }
 }
 

@@ -80,7 +80,7 @@ pub enum Effect {
         /// How many.
         connections: u64,
     },
-    /// unix: the peer is told by the change of its own `sk_shutdown` (and `sk_err`).
+    /// unix: the peer learns it by the change of its own `sk_shutdown` (and `sk_err`).
     TellsPeer,
 }
 

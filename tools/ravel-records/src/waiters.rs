@@ -71,6 +71,7 @@ record! {
         /// The thread is the kernel's own, or a worker of an io_uring.
         worker: Option<bool>,
         /// The number of the system call in which it waits; -1 where there is none, or none can be told.
+        #[serde(default, with = "crate::value::optional_negative_is_null")]
         syscall: Option<i64>,
         /// That number is one of a 32-bit program.
         i386: Option<bool>,
@@ -82,7 +83,7 @@ record! {
         opcode: Option<u32>,
         /// Its user_data.
         user_data: Option<Hex>,
-        /// The unix socket that is told, in turn, for those who poll that one.
+        /// The unix socket that is woken, in turn, for those who poll that one.
         relay: Option<Id>,
         /// Its inode.
         relay_inode: Option<u64>,

@@ -1,7 +1,7 @@
 //! Which crossings of a stream are of one packet: a stream names sk_buffs, and these go from packet to packet.
 //!
 //! A packet ends where its sk_buff is consumed, dropped or freed; what next has that sk_buff is another packet.
-//! Clones have a buffer in common. Where the stream does not say enough, that is told, and nothing is guessed.
+//! Clones have a buffer in common. Where the stream does not say enough, that is reported, and nothing is guessed.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};

@@ -8,8 +8,50 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::line::{FromValue, Value};
 
-/// An enum of words: each variant once, with its doc and its spelling in reports and in JSON.
+/// Serializes a word in lower case; `none` is null.
+fn serialize_word<S: Serializer>(word: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    if word == "none" {
+        return serializer.serialize_none();
+    }
+    if !word.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return serializer.serialize_str(word);
+    }
+    serializer.serialize_str(&word.to_ascii_lowercase())
+}
+
+/// An enum of words: each variant once, with its doc and its spelling in reports. JSON has it in lower case.
 macro_rules! words {
+    ($(
+        $(#[$meta:meta])*
+        $name:ident { $( $(#[$word_meta:meta])* $variant:ident = $word:literal, )* }
+    )*) => {$(
+        text_words! {
+            $(#[$meta])*
+            $name { $( $(#[$word_meta])* $variant = $word, )* }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serialize_word(self.as_str(), serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let word = Option::<String>::deserialize(deserializer)?;
+                let word = word.as_deref().unwrap_or("none");
+                // Lower case in JSON, whatever the kernel spells.
+                $( if word.eq_ignore_ascii_case($word) {
+                    return Ok(Self::$variant);
+                } )*
+                Ok(word.into())
+            }
+        }
+    )*};
+}
+
+/// The same for text only: JSON has such an enum in another form.
+macro_rules! text_words {
     ($(
         $(#[$meta:meta])*
         $name:ident { $( $(#[$word_meta:meta])* $variant:ident = $word:literal, )* }
@@ -62,18 +104,6 @@ macro_rules! words {
                     $( Value::Bare($word) => Ok(Self::$variant), )*
                     _ => String::from_value(value).map(|word| word.as_str().into()),
                 }
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer).map(|word| word.as_str().into())
             }
         }
     )*};
@@ -350,24 +380,6 @@ words! {
         Free = "free",
     }
 
-    /// Why a packet was thrown away, or a reset sent, by the kernel's name without what stands before all of them.
-    Reason {
-        /// There is none to be told.
-        None = "none",
-    }
-
-    /// `sk_shutdown`: the directions that are shut.
-    Shutdown {
-        /// Neither.
-        None = "none",
-        /// Nothing more is received.
-        Rd = "RD",
-        /// Nothing more is sent.
-        Wr = "WR",
-        /// Both.
-        RdWr = "RDWR",
-    }
-
     /// A wait queue of a socket.
     WaitQueue {
         /// Of those who want something of the socket: data, room to send, a connection.
@@ -426,8 +438,20 @@ words! {
         Sent = "sent",
         /// The peer has it.
         Acked = "acked",
+        /// There was no memory for it: it is never sent.
+        Failed = "failed",
         /// The connection is over, and does not tell how it ended.
         Unknown = "unknown",
+    }
+
+    /// The version of a packet socket's ring.
+    RingVersion {
+        /// TPACKET_V1.
+        V1 = "v1",
+        /// TPACKET_V2.
+        V2 = "v2",
+        /// TPACKET_V3: blocks of packets.
+        V3 = "v3",
     }
 
     /// What TCP's timer for sending will do.
@@ -515,6 +539,71 @@ words! {
     }
 }
 
+text_words! {
+    /// Why a packet was thrown away, or a reset sent, by the kernel's name without what stands before all of them.
+    Reason {
+        /// There is none to be told.
+        None = "none",
+    }
+
+    /// `sk_shutdown`: the directions that are shut.
+    Shutdown {
+        /// Neither.
+        None = "none",
+        /// Nothing more is received.
+        Rd = "RD",
+        /// Nothing more is sent.
+        Wr = "WR",
+        /// Both.
+        RdWr = "RDWR",
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_word(self.as_str(), serializer)
+    }
+}
+
+/// The kernel's names are in upper case, and not known here; those that stand for a number are in lower case.
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Option::<String>::deserialize(deserializer)? {
+            None => Self::None,
+            Some(word) if word.starts_with("reason_") => Self::Other(word),
+            Some(word) => Self::Other(word.to_ascii_uppercase()),
+        })
+    }
+}
+
+/// An array of directions in JSON.
+impl Serialize for Shutdown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let words: &[&str] = match self {
+            Self::None => &[],
+            Self::Rd => &["rd"],
+            Self::Wr => &["wr"],
+            Self::RdWr => &["rd", "wr"],
+            Self::Other(word) => &[word],
+        };
+        words.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Shutdown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words = Vec::<String>::deserialize(deserializer)?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        Ok(match words[..] {
+            [] => Self::None,
+            ["rd"] => Self::Rd,
+            ["wr"] => Self::Wr,
+            ["rd", "wr"] => Self::RdWr,
+            _ => Self::Other(words.join(",")),
+        })
+    }
+}
+
 impl Shutdown {
     /// Whether receiving is shut.
     pub fn rd(&self) -> bool {
@@ -541,5 +630,13 @@ mod tests {
         assert_eq!(json, r#"["other","state_17"]"#);
         let back: (Relation, SkState) = serde_json::from_str(&json).unwrap();
         assert_eq!(back, (Relation::Unrelated, later));
+        let json = serde_json::to_string(&(SkState::CloseWait, SkState::None)).unwrap();
+        assert_eq!(json, r#"["close_wait",null]"#);
+        let both: (SkState, SkState) = serde_json::from_str(&json).unwrap();
+        assert_eq!(both, (SkState::CloseWait, SkState::None));
+        let json = serde_json::to_string(&[Shutdown::None, Shutdown::RdWr]).unwrap();
+        assert_eq!(json, r#"[[],["rd","wr"]]"#);
+        let both: [Shutdown; 2] = serde_json::from_str(&json).unwrap();
+        assert_eq!(both, [Shutdown::None, Shutdown::RdWr]);
     }
 }

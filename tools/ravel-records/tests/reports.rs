@@ -310,8 +310,20 @@ fn json_keeps_everything() {
     let sockets = SocketsReport::parse(SOCKETS.as_bytes()).unwrap();
     let json = serde_json::to_value(&sockets).unwrap();
     assert_eq!(json["sockets"][2]["type"], "stream");
-    assert_eq!(json["sockets"][2]["linger"], "0");
-    assert_eq!(json["sockets"][2]["sk_state"], "CLOSE_WAIT");
+    assert_eq!(json["sockets"][2]["linger"], 0);
+    assert_eq!(json["sockets"][1]["linger"], serde_json::Value::Null);
+    assert_eq!(json["sockets"][2]["sk_state"], "close_wait");
+    assert_eq!(
+        json["sockets"][2]["flags"],
+        serde_json::json!(["done", "linger"])
+    );
+    assert_eq!(json["sockets"][2]["shutdown"], serde_json::json!(["rd"]));
+    assert_eq!(json["sockets"][0]["inq"], serde_json::Value::Null);
+    assert_eq!(json["sockets"][0]["remote"], serde_json::Value::Null);
+    assert_eq!(json["sockets"][0]["peer"], serde_json::Value::Null);
+    assert!(
+        json["sockets"][0]["silent_ms"].is_number() || json["sockets"][0]["silent_ms"].is_null()
+    );
     assert!(json["sockets"][3].get("sk_state").is_none());
     assert_eq!(
         serde_json::from_value::<SocketsReport>(json).unwrap(),

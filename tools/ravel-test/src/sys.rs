@@ -16,8 +16,9 @@ use libc::{c_int, c_void};
 mod link;
 mod memory;
 mod net;
+mod sockmap;
 mod wait;
-pub use {link::*, memory::*, net::*, wait::*};
+pub use {link::*, memory::*, net::*, sockmap::*, wait::*};
 
 /// A process or thread id.
 pub type Pid = i32;
@@ -448,6 +449,21 @@ pub fn keep_over_exec(fd: &impl AsRawFd, keep: bool) -> io::Result<()> {
 pub fn dup_over(of: &impl AsRawFd, over: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: No memory is involved; both descriptors stay open.
     cvt(unsafe { libc::dup2(of.as_raw_fd(), over.as_raw_fd()) }).map(drop)
+}
+
+/// Locks a file for this open file alone (flock()), and waits until it can be.
+pub fn lock_file(fd: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: No memory is involved.
+    cvt(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }).map(drop)
+}
+
+/// Copies a descriptor to the first free number from `from` on.
+pub fn dup_from(fd: &impl AsRawFd, from: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: No memory is involved; the descriptor that the kernel gave is ours.
+    unsafe {
+        let copy = cvt(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, from))?;
+        Ok(OwnedFd::from_raw_fd(copy))
+    }
 }
 
 /// Takes over a descriptor by its number.

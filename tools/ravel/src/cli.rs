@@ -1,16 +1,18 @@
 //! The command line. `ravel.1` describes the same options, and a test compares the two.
 
+mod rows;
 mod streams;
 
-use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use ravel_common::queue_cli::{Forward, Jobs, Work};
 use ravel_records::Id;
 
 use crate::who::Wanted;
+pub use rows::*;
 pub use streams::*;
 
 /// Shows the anon_vma chains, pages, sockets and sk_buffs of a process, as the ravel kernel module
@@ -54,23 +56,20 @@ pub enum Command {
     Forward(Forward),
     /// Run a command for each job of a queue in Redis or Valkey
     Work(Work),
-    /// Show the jobs of a queue that failed, or do something with them
+    /// List the jobs of a queue by their states, and retry or forget those that failed
     Jobs(Jobs),
-    /// Wait for the end of standard input, then kill the own process group; `ravel work` runs it
-    #[command(hide = true)]
-    GuardJobs,
     /// Follow packets through the stack, point by point, with their header offsets
     Watch(Watch),
     /// Draw the VMAs, anon_vmas and links of a process and its relatives
     Graph(Graph),
-    /// Show everyone who holds an open file: close() ends it only where nobody else does
+    /// Show the holders of an open file: only the last close() ends it
     Sharers(Sharers),
-    /// Show everyone on the machine who holds a socket, and who has its other end
+    /// Show the processes that hold a socket, anywhere on the machine, and those that hold its other end
     Who(Who),
-    /// List the connections that are half closed or do not end, worst first, and whose doing that is
+    /// List the connections that are half closed or do not end, worst first, with the processes responsible
     Stuck(Stuck),
-    /// Say what is missing on this machine, item by item, and how to mend it
-    Doctor,
+    /// Check everything that ravel needs on this machine, and name what mends it
+    Doctor(Doctor),
     /// Print the versions of this program and of the module
     Version,
     /// Print a completion script for a shell
@@ -100,12 +99,14 @@ pub struct Source {
 pub struct Anon {
     #[command(flatten)]
     pub source: Source,
-    /// Show every member of each anon_vma, not the first 8
+    /// Show the chain of each mapping, and the members of each anon_vma
     #[arg(long)]
-    pub all: bool,
-    /// Show the module's ids beside the short labels
+    pub vmas: bool,
+    /// The same, with the module's ids beside the short labels
     #[arg(long)]
     pub ids: bool,
+    #[command(flatten)]
+    pub rows: Rows,
 }
 
 /// `ravel sockets`.
@@ -116,9 +117,13 @@ pub struct Sockets {
     /// Say what close() and shutdown() would do now, and what the peer would see
     #[arg(long)]
     pub why: bool,
-    /// Say who waits on each socket now, and how: blocked, poll, epoll, io_uring, signals
+    /// Show the waiters on each socket: blocked, poll, epoll, io_uring, signals
     #[arg(long, conflicts_with = "why")]
     pub waiters: bool,
+    #[command(flatten)]
+    pub only: Filter,
+    #[command(flatten)]
+    pub rows: Rows,
 }
 
 /// `ravel skbs`.
@@ -183,30 +188,50 @@ pub struct Who {
     /// PORT or ADDRESS:PORT that it is bound to, inode:NUMBER, or a unix socket's path (@NAME: abstract)
     #[arg(value_name = "SOCKET")]
     pub socket: Wanted,
-    /// Look in reports `sockets` that were saved, one behind the other, `-` for stdin
+    /// Search saved reports `sockets`, one after the other in a file, `-` for stdin
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
     /// Print one JSON document, with the keys of the report format
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub rows: Rows,
+}
+
+/// `ravel doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Exit with status 4 if something is missing
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 /// `ravel stuck`.
 #[derive(Debug, Args)]
 pub struct Stuck {
-    /// Show every connection, not the first 4 of each process and kind
-    #[arg(long)]
-    pub all: bool,
+    /// Explain each connection, or the one with this inode
+    #[arg(long, value_name = "INODE", num_args = 0..=1, default_missing_value = "0")]
+    pub why: Option<u64>,
+    /// Exit with status 4 if something is stuck
+    #[arg(long, conflicts_with = "watch")]
+    pub exit_code: bool,
+    #[command(flatten)]
+    pub only: HolderFilter,
+    #[command(flatten)]
+    pub rows: Rows,
     /// Look twice, so many seconds apart, and show what stood still in between
     #[arg(long, value_name = "SECONDS", conflicts_with = "from")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub over: Option<u64>,
-    /// Look again and again, every so many seconds or every 2, and show what is stuck then
+    /// Repeat every so many seconds, by default 2; JSON documents have a line each
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     #[arg(conflicts_with_all = ["from", "over"])]
     pub watch: Option<u64>,
-    /// Look in reports `sockets` that were saved, one behind the other, `-` for stdin
+    /// Search saved reports `sockets`, one after the other in a file, `-` for stdin
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
     /// Print one JSON document, with the keys of the report format
@@ -239,9 +264,11 @@ pub struct Page {
 pub struct Cow {
     #[command(flatten)]
     pub source: Source,
-    /// Show mappings that hold nothing private, too, and everyone they are shared with
+    /// Show each mapping with the processes that share it
     #[arg(long)]
-    pub all: bool,
+    pub vmas: bool,
+    #[command(flatten)]
+    pub rows: Rows,
 }
 
 /// `ravel tree`.
@@ -262,121 +289,6 @@ pub struct Cost {
     /// Show every family of VMAs, not the largest 8
     #[arg(long)]
     pub all: bool,
-}
-
-/// Which queue.
-#[derive(Debug, Args)]
-pub struct QueueArgs {
-    /// The queue; on a cluster a name with braces, such as '{events}'
-    #[arg(long)]
-    pub queue: String,
-    /// The server
-    #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1/")]
-    pub redis: String,
-    /// What stands before all keys, such as Laravel's REDIS_PREFIX
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub prefix: String,
-}
-
-/// `ravel forward`.
-#[derive(Debug, Args)]
-pub struct Forward {
-    /// The stream
-    #[arg(long)]
-    pub stream: String,
-    #[command(flatten)]
-    pub queue: QueueArgs,
-    /// What a worker of Laravel's runs for each
-    #[arg(long, value_name = "CLASS@METHOD", default_value = "RavelEvent@handle")]
-    pub job: String,
-    /// Acknowledge only what Redis has on its disk, too (WAITAOF)
-    #[arg(long)]
-    pub durable: bool,
-    /// End after that many records, in place of going on for ever
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
-    /// End when nothing is ready
-    #[arg(long)]
-    pub no_wait: bool,
-    /// Seconds to be done with a batch in, before another reader gets it
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub lease: u32,
-}
-
-/// `ravel work`.
-#[derive(Debug, Args)]
-pub struct Work {
-    #[command(flatten)]
-    pub queue: QueueArgs,
-    /// Runs that may fail, 0 for any number; a job's own maxTries comes first
-    #[arg(long, default_value_t = 3)]
-    pub tries: u32,
-    /// Seconds before each further run, with commas between; a job's own backoff comes first
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        value_delimiter = ',',
-        default_value = "1,10,60"
-    )]
-    pub backoff: Vec<u32>,
-    /// Seconds that a run may take, 0 for any; a job's own timeout comes first
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub timeout: u32,
-    /// Seconds after which a job is another's if this program dies; it is renewed as long as the job runs
-    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
-    #[arg(value_parser = clap::value_parser!(u64).range(5..=86_400))]
-    pub retry_after: u64,
-    /// Memory that a run and all that it starts may have
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
-    pub memory: Option<u64>,
-    /// Runs that may be lost with their workers, before a job is taken to have failed
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub lost: u32,
-    /// End after that many jobs, in place of going on for ever
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
-    /// End when no job is ready
-    #[arg(long)]
-    pub no_wait: bool,
-    /// Start the command once: it reads each job from a line, and answers `done` or `failed WHY`
-    #[arg(long)]
-    pub keep: bool,
-    /// Jobs that are taken ahead at most, and given to a command that is kept before it has answered others
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub prefetch: u32,
-    /// What is run for each job, which it reads from standard input
-    #[arg(last = true, required = true)]
-    pub command: Vec<OsString>,
-}
-
-/// `ravel jobs`.
-#[derive(Debug, Args)]
-pub struct Jobs {
-    #[command(flatten)]
-    pub queue: QueueArgs,
-    /// Print each as a JSON document on a line of its own
-    #[arg(long, conflicts_with_all = ["retry", "clear"])]
-    pub json: bool,
-    /// Have them run again, as if they were new
-    #[arg(long, conflicts_with = "clear")]
-    pub retry: bool,
-    /// Forget them
-    #[arg(long)]
-    pub clear: bool,
-    /// Only the job of this entry
-    #[arg(long, value_name = "ENTRY", value_parser = entry)]
-    pub id: Option<String>,
-}
-
-/// An entry's number, as the server gives it.
-fn entry(text: &str) -> Result<String, String> {
-    let parts: Vec<&str> = text.split('-').collect();
-    match parts.as_slice() {
-        [time, number] if time.parse::<u64>().is_ok() && number.parse::<u64>().is_ok() => {
-            Ok(text.to_owned())
-        }
-        _ => Err("not an entry, such as 1732286410123-0".to_owned()),
-    }
 }
 
 /// `ravel graph`.
@@ -541,6 +453,40 @@ mod tests {
             let cli = Cli::command();
             let known = |command: &clap::Command| command.find_subcommand(name).is_some();
             assert!(known(&cli) || cli.get_subcommands().any(known), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_manual_s_lists_are_closed() {
+        let page = include_str!("../ravel.1");
+        let mut depth = 0;
+        let mut at_top = Vec::new();
+        for (number, line) in page.lines().enumerate() {
+            match line.split(' ').next() {
+                Some(".Bl") => depth += 1,
+                Some(".El") => depth -= 1,
+                Some(".Sh") => assert_eq!(depth, 0, "before line {}: {line}", number + 1),
+                _ => {}
+            }
+            assert!(depth >= 0, "line {}: {line}", number + 1);
+            if let (1, Some(rest)) = (depth, line.strip_prefix(".It Cm ")) {
+                at_top.push(rest.split(' ').next().unwrap_or_default().to_owned());
+            }
+        }
+        let (synopsis, _) = page.split_once(".Sh DESCRIPTION").unwrap();
+        for command in Cli::command()
+            .get_subcommands()
+            .filter(|of| !of.is_hide_set())
+        {
+            let name = command.get_name();
+            assert!(
+                at_top.iter().any(|top| top == name),
+                "{name} is not in the list of commands"
+            );
+            assert!(
+                synopsis.contains(&format!(".Cm {name}")),
+                "{name} is not in the synopsis"
+            );
         }
     }
 }

@@ -1,15 +1,14 @@
-//! TCP connections as /proc/PID/net/tcp and tcp6 tell them: those that no descriptor leads to are nowhere else.
+//! TCP connections as /proc/PID/net/tcp and tcp6 list them: those that no descriptor leads to are nowhere else.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use ravel_records::SkState;
 
-/// What tells a connection from all others: a network namespace's inode, and both addresses.
+use crate::proc::{Proc, Subject, Unread, exited};
+
+/// What distinguishes a connection from all others: a network namespace's inode, and both addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Addresses {
     /// Inode of the network namespace.
@@ -61,74 +60,78 @@ pub struct Connection {
     pub remnant: bool,
 }
 
-/// The processes' view of networks.
-#[derive(Clone, Debug)]
-pub struct Proc(PathBuf);
-
-impl Default for Proc {
-    fn default() -> Self {
-        Self("/proc".into())
+/// The network namespaces that processes are in, each with all of its processes. What could not be read is added to
+/// `unread`.
+pub fn namespaces(proc: &Proc, unread: &mut Unread) -> io::Result<BTreeMap<u64, Vec<u32>>> {
+    let mut found: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    for pid in proc.pids()? {
+        match proc.netns(pid) {
+            Ok(netns) => found.entry(netns).or_default().push(pid),
+            Err(error) if exited(&error) => {}
+            Err(error) => unread.add(Subject::Namespace, pid, error),
+        }
     }
+    Ok(found)
 }
 
-impl Proc {
-    /// The processes' numbers, in order.
-    pub fn pids(&self) -> Vec<u32> {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        let mut pids: Vec<u32> = entries
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect();
-        pids.sort_unstable();
-        pids
-    }
-
-    /// The network namespaces that processes are in, each with one of these.
-    pub fn namespaces(&self) -> BTreeMap<u64, u32> {
-        let mut found = BTreeMap::new();
-        for pid in self.pids() {
-            if let Ok(namespace) = fs::metadata(self.0.join(format!("{pid}/ns/net"))) {
-                found.entry(namespace.ino()).or_insert(pid);
-            }
-        }
-        found
-    }
-
-    /// The connections of a network namespace that `wanted` takes, as one of its processes sees them; none where
-    /// that has exited, or is elsewhere by now.
-    pub fn connections(
-        &self,
-        netns: u64,
-        pid: u32,
-        mut wanted: impl FnMut(&Connection) -> bool,
-    ) -> Vec<Connection> {
-        let folder = self.0.join(pid.to_string());
+/// The connections of a network namespace that `wanted` selects, as the first of its processes that can be read sees them.
+///
+/// None if all of them have exited or moved to another namespace. Fails if one is there and cannot be read.
+pub fn connections(
+    proc: &Proc,
+    netns: u64,
+    pids: &[u32],
+    mut wanted: impl FnMut(&Connection) -> bool,
+) -> io::Result<Option<Vec<Connection>>> {
+    let mut failed = None;
+    for pid in pids {
         let mut found = Vec::new();
-        for name in ["net/tcp", "net/tcp6"] {
-            read(&folder.join(name), netns, &mut wanted, &mut found);
+        let read = ["net/tcp", "net/tcp6"]
+            .into_iter()
+            .try_for_each(|name| read(proc, *pid, name, netns, &mut wanted, &mut found));
+        match (read, proc.netns(*pid)) {
+            (Ok(()), Ok(now)) if now == netns => return Ok(Some(found)),
+            // It has exited, or moved.
+            (_, Ok(now)) if now != netns => {}
+            (Err(error), Ok(_)) => failed = Some(error),
+            (_, Err(error)) if exited(&error) => {}
+            (_, Err(error)) => failed = Some(error),
+            (Ok(()), Ok(_)) => {}
         }
-        let still = fs::metadata(folder.join("ns/net"));
-        if !still.is_ok_and(|namespace| namespace.ino() == netns) {
-            found.clear();
-        }
-        found
     }
+    failed.map_or(Ok(None), Err)
 }
 
 fn read(
-    path: &Path,
+    proc: &Proc,
+    pid: u32,
+    name: &str,
     netns: u64,
     wanted: &mut impl FnMut(&Connection) -> bool,
     found: &mut Vec<Connection>,
-) {
-    let Ok(file) = File::open(path) else {
-        return;
+) -> io::Result<()> {
+    let file = match proc.open(pid, name) {
+        Ok(file) => file,
+        // There is no IPv6; or the process has exited, which its namespace's file shows.
+        Err(error) if exited(&error) => return Ok(()),
+        Err(error) => return Err(error),
     };
     let mut file = BufReader::with_capacity(1 << 16, file);
     let mut line = String::new();
-    while file.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-        found.extend(parse(&line, netns).filter(&mut *wanted));
+    while file.read_line(&mut line)? > 0 {
+        match parse(&line, netns) {
+            Some(connection) => found.extend(Some(connection).filter(&mut *wanted)),
+            // The head names the columns.
+            None if line.contains("local_address") => {}
+            None => {
+                return Err(io::Error::other(format!(
+                    "{name} has a line of another form"
+                )));
+            }
+        }
         line.clear();
     }
+    Ok(())
 }
 
 /// A line of get_tcp4_sock() or get_timewait4_sock(), or of their twins for IPv6.
@@ -201,6 +204,9 @@ fn state(word: &str) -> Option<SkState> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     fn named(local: &str, remote: &str) -> Addresses {
         Addresses::new(9, local.parse().unwrap(), remote.parse().unwrap())
@@ -257,19 +263,74 @@ mod tests {
         }
     }
 
+    fn folder(root: &Path, pid: u32, netns_of: Option<u32>) {
+        fs::create_dir_all(root.join(format!("{pid}/net"))).unwrap();
+        fs::create_dir_all(root.join(format!("{pid}/ns"))).unwrap();
+        let ns = root.join(format!("{pid}/ns/net"));
+        match netns_of {
+            Some(other) => symlink(root.join(format!("{other}/ns/net")), ns).unwrap(),
+            None => fs::create_dir(ns).unwrap(),
+        }
+    }
+
+    const LINE: &str = " 0: 0100007F:1B58 0100007F:A372 05 0:0 03:10 0 0 0 0 3 0\n";
+
     #[test]
-    fn a_process_that_went_elsewhere_tells_nothing() {
+    fn a_process_that_moved_shows_nothing() {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("7/net")).unwrap();
-        fs::create_dir_all(root.path().join("7/ns/net")).unwrap();
+        folder(root.path(), 7, None);
         fs::create_dir_all(root.path().join("self")).unwrap();
-        let line = " 0: 0100007F:1B58 0100007F:A372 05 0:0 03:10 0 0 0 0 3 0\n";
-        fs::write(root.path().join("7/net/tcp"), line).unwrap();
-        let proc = Proc(root.path().into());
-        let here = fs::metadata(root.path().join("7/ns/net")).unwrap().ino();
-        assert_eq!(proc.namespaces(), BTreeMap::from([(here, 7)]));
-        assert_eq!(proc.connections(here, 7, |_| true).len(), 1);
-        assert_eq!(proc.connections(here, 7, |_| false).len(), 0);
-        assert_eq!(proc.connections(here + 1, 7, |_| true).len(), 0);
+        fs::write(root.path().join("7/net/tcp"), LINE).unwrap();
+        let proc = Proc::at(root.path());
+        let here = proc.netns(7).unwrap();
+        let mut unread = Unread::default();
+        let found = namespaces(&proc, &mut unread).unwrap();
+        assert_eq!(found, BTreeMap::from([(here, vec![7])]));
+        assert!(unread.is_empty());
+        let of = |netns, all| {
+            let found = connections(&proc, netns, &[7], |_| all).unwrap();
+            found.map(|found| found.len())
+        };
+        assert_eq!(of(here, true), Some(1));
+        assert_eq!(of(here, false), Some(0));
+        assert_eq!(of(here + 1, true), None);
+    }
+
+    #[test]
+    fn another_process_of_the_namespace_is_read_where_one_has_exited() {
+        let root = tempfile::tempdir().unwrap();
+        folder(root.path(), 9, None);
+        fs::write(root.path().join("9/net/tcp"), LINE).unwrap();
+        let proc = Proc::at(root.path());
+        let here = proc.netns(9).unwrap();
+        let found = connections(&proc, here, &[7, 8, 9], |_| true).unwrap();
+        assert_eq!(found.unwrap().len(), 1);
+        // All have exited.
+        assert_eq!(connections(&proc, here, &[7, 8], |_| true).unwrap(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        folder(root.path(), 7, None);
+        let proc = Proc::at(root.path());
+        let here = proc.netns(7).unwrap();
+        // A folder can be opened, and not read.
+        fs::create_dir(root.path().join("7/net/tcp")).unwrap();
+        assert!(connections(&proc, here, &[7], |_| true).is_err());
+        // Another process of the namespace can be read.
+        folder(root.path(), 8, Some(7));
+        fs::write(root.path().join("8/net/tcp"), LINE).unwrap();
+        let found = connections(&proc, here, &[7, 8], |_| true).unwrap();
+        assert_eq!(found.unwrap().len(), 1);
+        fs::write(root.path().join("8/net/tcp6"), "no line of a socket\n").unwrap();
+        assert!(connections(&proc, here, &[7, 8], |_| true).is_err());
+        // Processes whose namespaces cannot be seen are counted.
+        fs::create_dir(root.path().join("9")).unwrap();
+        symlink("net", root.path().join("9/ns")).unwrap();
+        symlink("ns", root.path().join("9/net")).unwrap();
+        let mut unread = Unread::default();
+        namespaces(&proc, &mut unread).unwrap();
+        assert_eq!((unread.0.len(), &unread.0[0].pids), (1, &vec![9]));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use ravel_records::client::Client;
 use ravel_records::{Error, FORMAT};
+use serde::Serialize;
 
 use crate::machine::{Config, Configured, Machine};
 use crate::remedy::{LOAD, MOUNT, REBUILD, explain};
@@ -15,7 +16,8 @@ const DISABLE_SECURE_BOOT: &str =
     "sudo mokutil --disable-validation, or boot without Secure Boot and without lockdown=";
 
 /// How it stands with an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Nothing to do.
     Ok,
@@ -26,7 +28,7 @@ pub enum State {
 }
 
 /// One thing that ravel needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
     name: &'static str,
     state: State,

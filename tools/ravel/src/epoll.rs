@@ -1,16 +1,17 @@
-//! Epoll sets of this machine, as /proc tells of them: what each watches, and who waits at it.
+//! Epoll sets of this machine, from /proc: what each watches, and which threads wait at it.
 //!
-//! No lock is held from one file of /proc to the next: a set that is made or closed meanwhile may be missed, or
-//! told although it is gone.
+//! No lock is held from one file of /proc to the next: a set that is made or closed meanwhile may be missed, or reported
+//! although it no longer exists.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ravel_records::{Hex, Text};
 use serde::Serialize;
-use syscalls::x86_64::Sysno;
+
+use crate::proc::{Proc, Subject, Unread, exited};
+use crate::syscall::waits_at_epoll;
 
 /// A socket that an epoll set watches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,8 +24,11 @@ pub struct Watch {
     pub comm: Text,
     /// The set's descriptor there.
     pub fd: u32,
-    /// The socket's descriptor when it was added.
+    /// The socket's descriptor when it was added, in the process that added it.
     pub target: u32,
+    /// Whether that number is a descriptor of the socket in this process, too. A set that fork() or a message has passed on
+    /// may watch sockets that its process has no descriptor of.
+    pub target_is_open: bool,
     /// The events asked for, and EPOLLET and so on.
     pub events: Hex,
     /// The process' threads that wait at the set, in epoll_wait() or the like.
@@ -40,76 +44,63 @@ pub struct Wanted {
     pub inodes: BTreeSet<u64>,
 }
 
-/// The files of processes.
-#[derive(Clone, Debug)]
-pub struct Proc(PathBuf);
-
-impl Default for Proc {
-    fn default() -> Self {
-        Self("/proc".into())
-    }
-}
-
-/// What the link of an epoll set's descriptor says.
+/// The target of the link of an epoll set's descriptor.
 const EPOLL: &str = "anon_inode:[eventpoll]";
 
-fn numbers(folder: &Path) -> Vec<u32> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut numbers: Vec<u32> = entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    numbers
+/// All sets that watch any of these sockets. Processes that could not be read are added to `unread`.
+pub fn watches(proc: &Proc, wanted: &Wanted, unread: &mut Unread) -> io::Result<Vec<Watch>> {
+    let mut watches = Vec::new();
+    for pid in proc.pids()? {
+        let looked = look(proc, pid, wanted, &mut watches);
+        if let Err(error) = looked.or_else(|error| if exited(&error) { Ok(()) } else { Err(error) })
+        {
+            unread.add(Subject::EpollSets, pid, error);
+        }
+    }
+    Ok(watches)
 }
 
-impl Proc {
-    /// The device of a process' descriptor that is a socket, as the kernel numbers it.
-    pub fn device(&self, pid: u32, fd: u32) -> Option<u64> {
-        let device = fs::metadata(self.0.join(format!("{pid}/fd/{fd}")))
-            .ok()?
-            .dev();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        Some((u64::from(major) << 20) | u64::from(minor))
-    }
-
-    /// Who watches any of these sockets.
-    pub fn watches(&self, wanted: &Wanted) -> Vec<Watch> {
-        let mut watches = Vec::new();
-        for pid in numbers(&self.0) {
-            let process = self.0.join(pid.to_string());
-            for fd in numbers(&process.join("fd")) {
-                let link = fs::read_link(process.join(format!("fd/{fd}")));
-                if link.is_ok_and(|link| link == Path::new(EPOLL)) {
-                    self.look(&process, pid, fd, wanted, &mut watches);
-                }
-            }
+fn look(proc: &Proc, pid: u32, wanted: &Wanted, found: &mut Vec<Watch>) -> io::Result<()> {
+    for fd in proc.descriptors(pid)? {
+        match proc.link(pid, fd) {
+            Ok(link) if link == Path::new(EPOLL) => {}
+            // Another file, or closed meanwhile.
+            Ok(_) => continue,
+            Err(error) if exited(&error) => continue,
+            Err(error) => return Err(error),
         }
-        watches
-    }
-
-    fn look(&self, process: &Path, pid: u32, fd: u32, wanted: &Wanted, found: &mut Vec<Watch>) {
-        let read = |name: &str| fs::read(process.join(name)).unwrap_or_default();
-        let info = read(&format!("fdinfo/{fd}"));
+        let info = match proc.read(pid, &format!("fdinfo/{fd}")) {
+            Ok(info) => info,
+            Err(error) if exited(&error) => continue,
+            Err(error) => return Err(error),
+        };
         let info = String::from_utf8_lossy(&info);
         let items: Vec<_> = info.lines().filter_map(|line| item(line, wanted)).collect();
         if items.is_empty() {
-            return;
+            continue;
         }
-        let comm = read("comm");
-        let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
-        let threads = numbers(&process.join("task"));
-        let waits = |tid: &u32| at_set(&read(&format!("task/{tid}/syscall")), fd);
-        let threads: Vec<u32> = threads.into_iter().filter(waits).collect();
-        found.extend(items.into_iter().map(|(target, events, inode)| Watch {
-            inode,
-            pid,
-            comm: comm.to_vec().into(),
-            fd,
-            target,
-            events,
-            threads: threads.clone(),
-        }));
+        let comm = proc.comm(pid)?;
+        let mut threads = proc.threads(pid)?;
+        threads.retain(|tid| {
+            let call = proc.read(pid, &format!("task/{tid}/syscall"));
+            call.is_ok_and(|call| waits_at_epoll(&String::from_utf8_lossy(&call), fd))
+        });
+        for (target, events, inode) in items {
+            let link = proc.link(pid, target);
+            let here = PathBuf::from(format!("socket:[{inode}]"));
+            found.push(Watch {
+                inode,
+                pid,
+                comm: comm.clone(),
+                fd,
+                target,
+                target_is_open: link.is_ok_and(|link| link == here),
+                events,
+                threads: threads.clone(),
+            });
+        }
     }
+    Ok(())
 }
 
 /// A line of a set's fdinfo (ep_show_fdinfo()), if it is about a socket that is looked for: its descriptor, the
@@ -129,23 +120,10 @@ fn item(line: &str, wanted: &Wanted) -> Option<(u32, Hex, u64)> {
     Some((value("tfd:")?.parse().ok()?, Hex(hex("events:")?), inode))
 }
 
-/// Whether a thread's /proc/PID/task/TID/syscall says that it waits at a set.
-fn at_set(call: &[u8], fd: u32) -> bool {
-    let call = String::from_utf8_lossy(call);
-    let mut words = call.split_whitespace();
-    let number = words.next().and_then(|word| word.parse().ok());
-    let first = words
-        .next()
-        .and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
-    let waits = [Sysno::epoll_wait, Sysno::epoll_pwait, Sysno::epoll_pwait2];
-    number.and_then(Sysno::new).is_some_and(|call| waits.contains(&call))
-        // Descriptors are ints: what stands above is not looked at.
-        && first.is_some_and(|first| first as u32 == fd)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     fn wanted() -> Wanted {
@@ -171,21 +149,6 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_wait() {
-        assert!(at_set(
-            b"232 0x8 0x7ffe 0x10 0xffffffff 0x0 0x0 0x7f 0x7f\n",
-            8
-        ));
-        assert!(at_set(
-            b"281 0x8 0x7ffe 0x10 0xffffffff 0x0 0x8 0x7f 0x7f\n",
-            8
-        ));
-        for other in ["232 0x7 0x0", "7 0x8 0x0", "running", "-1 0x7f 0x7f", ""] {
-            assert!(!at_set(other.as_bytes(), 8), "{other}");
-        }
-    }
-
-    #[test]
     fn sets_of_a_machine() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("41");
@@ -199,16 +162,48 @@ mod tests {
         fs::write(path.join("fdinfo/7"), format!("pos:\t0\n{line}\n{other}\n")).unwrap();
         fs::write(path.join("comm"), "server\n").unwrap();
         fs::write(path.join("task/41/syscall"), "running\n").unwrap();
-        fs::write(path.join("task/44/syscall"), "232 0x7 0x0 0x0\n").unwrap();
+        let number = if cfg!(target_arch = "aarch64") {
+            22
+        } else {
+            232
+        };
+        fs::write(
+            path.join("task/44/syscall"),
+            format!("{number} 0x7 0x0 0x0\n"),
+        )
+        .unwrap();
+        // A child that has the set, and another file as descriptor 5.
+        let child = root.path().join("42");
+        for folder in ["fd", "fdinfo", "task/42"] {
+            fs::create_dir_all(child.join(folder)).unwrap();
+        }
+        symlink(EPOLL, child.join("fd/7")).unwrap();
+        symlink("/dev/null", child.join("fd/5")).unwrap();
+        fs::write(child.join("fdinfo/7"), format!("{line}\n")).unwrap();
+        fs::write(child.join("comm"), "child\n").unwrap();
+        // Its descriptors cannot be read.
+        fs::create_dir(root.path().join("43")).unwrap();
+        symlink("fd", root.path().join("43/fd")).unwrap();
         let watch = Watch {
             inode: 0x51,
             pid: 41,
             comm: "server".into(),
             fd: 7,
             target: 5,
+            target_is_open: true,
             events: Hex(0x19),
             threads: vec![44],
         };
-        assert_eq!(Proc(root.path().into()).watches(&wanted()), [watch]);
+        let inherited = Watch {
+            pid: 42,
+            comm: "child".into(),
+            target_is_open: false,
+            threads: Vec::new(),
+            ..watch.clone()
+        };
+        let mut unread = Unread::default();
+        let found = watches(&Proc::at(root.path()), &wanted(), &mut unread).unwrap();
+        assert_eq!(found, [watch, inherited]);
+        assert_eq!((unread.0.len(), &unread.0[0].pids), (1, &vec![43]));
     }
 }

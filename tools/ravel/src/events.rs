@@ -1,20 +1,23 @@
 //! `ravel events`: streams are made, read and removed here.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
+pub use ravel_common::streams::errno;
+use ravel_common::streams::{self, FAILED_AGAIN, again, late};
 use ravel_records::client::Client;
-use ravel_records::{Error, Event, Reader};
+use ravel_records::{Error, Event, Reader, json};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde::Serialize;
 
 use crate::Failure;
 use crate::cli::{Create, EventSource, Events, EventsArgs, Failed, Reading};
-use crate::machine::Machine;
-use crate::remedy::{Remedy, explain};
+use crate::clock::{Clock, utc};
+use crate::remedy::Remedy;
 use crate::screen::Screen;
 use crate::spool::writer::Writer;
 use crate::stop::Stop;
@@ -43,9 +46,13 @@ fn manage(command: &Events, client: &Client) -> Result<(), Failure> {
         Events::List { json } => {
             let streams = client.streams()?;
             if *json {
-                return crate::json(&streams).map(drop);
+                return crate::output::print_json(&streams, true);
             }
-            crate::print(&view::events::list(&streams, &Screen::of_stdout()))
+            {
+                let screen = Screen::of_stdout();
+                let list = view::events::list(&streams, &screen);
+                crate::print(&view::listing::fold(&list, screen.width))
+            }
         }
         Events::Create(args) => client
             .control_streams(&request(args))
@@ -102,7 +109,7 @@ fn failed(args: &Failed, client: &Client) -> Result<Result<(), Failure>, Error> 
             let wanted = |event: &Event| args.seq.is_none_or(|seq| event.seq() == seq);
             failed.events.retain(wanted);
             return Ok(match args.json {
-                true => crate::json(&failed).map(drop),
+                true => crate::output::print_json(&failed, true),
                 false => crate::print(&view::events::lines(&failed.events)),
             });
         }
@@ -162,9 +169,6 @@ impl Sink {
 /// How long more is waited for once there is something: to fetch one event takes far more than to tell it.
 pub const GATHERING: Duration = Duration::from_millis(10);
 
-/// How long to wait before looking again at what has failed.
-pub const FAILED_AGAIN: Duration = Duration::from_secs(10);
-
 /// Hands on batch after batch. A batch is acknowledged once all of it has gone out: where that fails, or we
 /// are killed, it will go out by the next reader.
 fn read(stream: &str, args: &Reading, client: &Client) -> Result<(), Failure> {
@@ -203,23 +207,6 @@ fn read(stream: &str, args: &Reading, client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says that a batch could not be acknowledged any more.
-pub fn late() {
-    let text = "a batch went out after its deadline: another reader may hand it on, too";
-    let _ = writeln!(anstream::stderr(), "ravel: {text}\n  try: a longer --lease");
-}
-
-/// Has what failed handed out again: whether there was anything.
-pub fn again(client: &Client, stream: &str) -> Result<bool, Error> {
-    let streams = client.streams()?.streams;
-    let failed = |of: &ravel_records::Stream| of.name == stream && of.failed > 0;
-    if !streams.iter().any(failed) {
-        return Ok(false);
-    }
-    client.mend(stream, "replay")?;
-    Ok(true)
-}
-
 fn wait(reader: &Reader) -> io::Result<()> {
     loop {
         match poll(&mut [PollFd::new(reader, PollFlags::IN)], None) {
@@ -230,20 +217,26 @@ fn wait(reader: &Reader) -> io::Result<()> {
     }
 }
 
-fn json_lines(events: &[Event]) -> Result<Vec<u8>, Failure> {
-    let mut text = Vec::new();
-    for event in events {
-        let written = event.write_json(&mut text);
-        written.map_err(|error| Failure::Output(io::Error::other(error)))?;
-    }
-    Ok(text)
+/// A line of JSON.
+#[derive(Serialize)]
+struct Row<'e> {
+    #[serde(flatten)]
+    event: &'e Event,
+    /// The wall-clock time of the event in UTC, as that clock stands now.
+    real: String,
 }
 
-pub fn errno(error: &Error) -> Option<Errno> {
-    match error {
-        Error::Io { source, .. } => Errno::from_io_error(source),
-        _ => None,
+fn json_lines(events: &[Event]) -> Result<Vec<u8>, Failure> {
+    let clock = Clock::now();
+    let mut text = Vec::new();
+    for event in events {
+        let row = Row {
+            event,
+            real: utc(clock.real_ns(event.time())),
+        };
+        json::write_line(&mut text, &row).map_err(Failure::Output)?;
     }
+    Ok(text)
 }
 
 /// Why a stream could not be made, where its filter has to do with it.
@@ -291,49 +284,9 @@ pub fn not_made(args: &Create, error: Error) -> Failure {
     Failure::Events(remedy)
 }
 
-/// Why a stream could not be made, read or removed.
+/// Explains why a stream could not be created, read or removed.
 pub fn refused(stream: &str, error: Error) -> Failure {
-    let machine = Machine::here();
-    let none = || {
-        Remedy::new(
-            format!("there is no stream {stream:?}, or no such record in it"),
-            "ravel events list",
-        )
-    };
-    // Without the module, its files are missing, too.
-    let usable = machine.is_root && machine.module_loaded();
-    Failure::Events(match errno(&error) {
-        Some(Errno::NOENT) if usable => none(),
-        Some(Errno::EXIST) => Remedy::new(
-            format!("there is a stream {stream:?} already"),
-            format!("ravel events remove {stream}"),
-        ),
-        Some(Errno::NOSPC) => Remedy::new(
-            "there are as many streams as there can be",
-            "ravel events list, and remove one",
-        ),
-        Some(Errno::SRCH) => Remedy::new(
-            "no process has this pid",
-            "ps -e, for the processes there are now",
-        ),
-        Some(Errno::OPNOTSUPP) => {
-            Remedy::new("this kernel lacks what a source hangs on", "ravel doctor")
-        }
-        Some(Errno::INVAL) => Remedy::new(
-            format!("the module takes no such request for a stream {stream:?}"),
-            "a name of at most 31 letters, digits, `_` and `-`, and more --bytes on a machine of many CPUs",
-        ),
-        Some(Errno::BUSY) => Remedy::new(
-            format!("stream {stream:?} has as many readers as there can be"),
-            "end one of them",
-        ),
-        Some(Errno::IO) => Remedy::new(
-            format!("stream {stream:?} was removed"),
-            "ravel events list",
-        ),
-        Some(Errno::NOMEM) => Remedy::new("the kernel has no memory for that", "fewer --bytes"),
-        _ => explain(&error, &machine),
-    })
+    Failure::Events(streams::refused(stream, error))
 }
 
 #[cfg(test)]

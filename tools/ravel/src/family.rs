@@ -1,13 +1,12 @@
 //! The reports `chains` of a process and of everyone who may share memory with it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeSet;
 
 use ravel_records::client::Client;
 use ravel_records::{ChainsReport, Error, Header, Id};
 
-/// What /proc/self/ns/pid leads to in the initial pid namespace, whose number is fixed.
-const INITIAL: &str = "pid:[4026531836]";
+use crate::Failure;
+use crate::proc::{Proc, is_initial_namespace};
 
 /// A process, its descendants, and the others that are in its anon_vmas.
 #[derive(Debug)]
@@ -17,21 +16,6 @@ pub struct Family {
     /// Address spaces in its anon_vmas that are not among them: being forked or exiting, or gone
     /// before they were asked.
     pub unread: u64,
-}
-
-/// Why a family could not be read.
-#[derive(Debug)]
-pub enum Failure {
-    /// The module gave no report.
-    Report(Error),
-    /// Pids of reports mean nothing here.
-    Namespace,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Report(error)
-    }
 }
 
 impl Family {
@@ -44,7 +28,7 @@ impl Family {
         let asked = anon.header.pid;
         let members = || anon.anon_vmas.values().flat_map(|group| &group.member);
         let mut pids: BTreeSet<u32> = members().map(|member| member.pid).collect();
-        pids.extend(descendants(asked));
+        pids.extend(Proc::default().descendants(asked).map_err(Failure::Proc)?);
         pids.remove(&asked);
         pids.remove(&0);
         let mut reports = vec![client.chains(asked)?];
@@ -67,7 +51,7 @@ impl Family {
         ChainsReport::parse_all(text).map(Self::of)
     }
 
-    /// Processes with one address space (vfork, CLONE_VM) are told once.
+    /// Processes with one address space (vfork, CLONE_VM) are listed once.
     fn of(mut reports: Vec<ChainsReport>) -> Self {
         let mut seen = BTreeSet::new();
         reports.retain(|report| seen.insert(report.summary.mm));
@@ -86,43 +70,4 @@ impl Family {
             .map(|report| report.summary.moved)
             .fold(0, u64::saturating_add)
     }
-}
-
-/// Whether pids of reports mean the same here.
-pub fn is_initial_namespace() -> bool {
-    let inside = fs::read_link("/proc/self/ns/pid");
-    inside.map_or(true, |name| name.as_os_str() == INITIAL)
-}
-
-/// Parent of each process; those that vanish while they are looked at are left out.
-pub fn parents() -> BTreeMap<u32, u32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let parent = |pid: u32| {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let stat = String::from_utf8_lossy(&stat);
-        // The name stands in parentheses, and may have some.
-        let (_, rest) = stat.rsplit_once(')')?;
-        rest.split_whitespace().nth(1)?.parse().ok()
-    };
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, parent(pid)?)))
-        .collect()
-}
-
-fn descendants(of: u32) -> Vec<u32> {
-    let parents = parents();
-    let is_below = |pid: &u32| {
-        let mut at = *pid;
-        // A pid used again meanwhile could close a circle.
-        for _ in 0..parents.len() {
-            match parents.get(&at) {
-                Some(parent) if *parent == of => return true,
-                Some(parent) => at = *parent,
-                None => return false,
-            }
-        }
-        false
-    };
-    parents.keys().copied().filter(is_below).collect()
 }

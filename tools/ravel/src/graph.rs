@@ -16,6 +16,9 @@ use crate::screen::{count, plain};
 
 /// Alike blocks side by side that are drawn one by one; more are folded.
 const FEW: usize = 3;
+/// Alike blocks below one another, each the only child of the one above, that are drawn one by one; of more, the last is
+/// drawn, and the others are folded.
+const LONG: usize = 8;
 
 /// What to draw.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,10 +149,15 @@ pub fn draw(family: &Family, options: &Options) -> Option<Graph> {
         processes: Vec::new(),
         panels: Vec::new(),
     };
-    let mut shapes: BTreeMap<String, usize> = BTreeMap::new();
+    let mut shapes: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut known = Known::default();
     for tree in &trees {
         let title = tree.title();
-        let shape = tree.shape(tree.root, &Shape::Family);
+        let shape = tree
+            .shapes(&Shape::Family, &mut known)
+            .get(&tree.root)
+            .copied();
+        let shape = shape.unwrap_or(usize::MAX);
         match shapes.get(&shape) {
             Some(panel) if !options.all => graph.panels[*panel].alike.push(title),
             _ => {
@@ -285,118 +293,173 @@ impl<'a> Tree<'a> {
         format!("{name}  {start:x}-{end:x} of pid {}", report.header.pid)
     }
 
-    /// Words that are equal for those that look the same.
-    fn shape(&self, id: Id, of: &Shape) -> String {
-        let Some(node) = self.nodes.get(&id) else {
-            return String::new();
+    /// A number for each anon_vma, equal for those that look the same with all below them. From the leaves up, so that
+    /// each is looked at once.
+    fn shapes(&self, of: &Shape, known: &mut Known) -> BTreeMap<Id, usize> {
+        let mut order: Vec<&Node> = self.nodes.values().collect();
+        // Children are deeper than their parents, apart from those that were hung under the root.
+        order.sort_by_key(|node| (node.id == self.root, std::cmp::Reverse(node.depth)));
+        let mut shapes: BTreeMap<Id, usize> = BTreeMap::new();
+        for node in order {
+            let mut text = format!("{}", node.depth);
+            for (report, vma) in &node.vmas {
+                let mut depths: Vec<u64> = vma.link.iter().map(|link| link.depth).collect();
+                depths.sort_unstable();
+                let whose = match of {
+                    Shape::Family => report.header.pid.to_string(),
+                    Shape::Sibling => looks(report, vma),
+                };
+                text.push_str(&format!(" {whose} {depths:?}"));
+            }
+            let below = node.children.iter().filter_map(|child| shapes.get(child));
+            let mut below: Vec<usize> = below.copied().collect();
+            below.sort_unstable();
+            let shape = known.number((text, below));
+            shapes.insert(node.id, shape);
+        }
+        shapes
+    }
+
+    /// The anon_vmas from one down, as long as each is the only child of the one above and looks like it.
+    fn run(&self, from: Id) -> Vec<Id> {
+        let mut run = vec![from];
+        let Some(mut above) = self.nodes.get(&from) else {
+            return run;
         };
-        let mut text = format!("({}", node.depth);
-        for (report, vma) in &node.vmas {
-            let mut depths: Vec<u64> = vma.link.iter().map(|link| link.depth).collect();
-            depths.sort_unstable();
-            let whose = match of {
-                Shape::Family => report.header.pid.to_string(),
-                Shape::Sibling => {
-                    format!("{} {} {}", plain(&report.header.comm), vma.start, vma.end)
-                }
+        while let [child] = above.children[..] {
+            let Some(node) = self.nodes.get(&child) else {
+                break;
             };
-            text.push_str(&format!(" {whose} {depths:?}"));
-        }
-        let mut children: Vec<String> = node
-            .children
-            .iter()
-            .map(|child| self.shape(*child, of))
-            .collect();
-        children.sort();
-        for child in children {
-            text.push_str(&child);
-        }
-        text + ")"
-    }
-
-    fn draw(&self, panel: &mut Panel, processes: &mut Vec<Process>, options: &Options) {
-        self.block(
-            &[self.root],
-            None,
-            &BTreeMap::new(),
-            panel,
-            processes,
-            options,
-        );
-    }
-
-    /// Draws blocks that look the same as one, and what is below them.
-    fn block(
-        &self,
-        alike: &[Id],
-        parent: Option<usize>,
-        above: &BTreeMap<Id, usize>,
-        panel: &mut Panel,
-        processes: &mut Vec<Process>,
-        options: &Options,
-    ) {
-        let nodes: Vec<&Node> = alike.iter().filter_map(|id| self.nodes.get(id)).collect();
-        let Some(first) = nodes.first() else { return };
-        let here = panel.blocks.len();
-        // Where the links of each of them lead: to blocks above, and to themselves.
-        let mut places = above.clone();
-        places.extend(alike.iter().map(|id| (*id, here)));
-        let vmas = first.vmas.iter().enumerate();
-        let vmas = vmas.map(|(at, (report, vma))| {
-            let same: Vec<&Chain> = nodes
-                .iter()
-                .filter_map(|node| node.vmas.get(at).map(|(_, vma)| *vma))
-                .collect();
-            let own = |vma: &Chain| {
-                let runs = vma.run.iter().filter(|run| run.anon_vma == vma.anon_vma);
-                runs.map(|run| run.pages).sum()
-            };
-            let mut links: BTreeSet<usize> = BTreeSet::new();
-            links.extend(
-                vma.link
+            let looks_of = |node: &Node| -> Vec<String> {
+                node.vmas
                     .iter()
-                    .filter_map(|link| places.get(&link.anon_vma)),
-            );
-            Vma {
-                process: process(processes, report, nodes.len()),
-                pid: report.header.pid,
-                start: vma.start,
-                end: vma.end,
-                pages: range(
-                    same.iter()
-                        .map(|vma| vma.run.iter().map(|run| run.pages).sum()),
-                ),
-                own: range(same.iter().map(|vma| own(vma))),
-                links: links.into_iter().collect(),
+                    .map(|(report, vma)| looks(report, vma))
+                    .collect()
+            };
+            if looks_of(node) != looks_of(above) || run.len() > self.nodes.len() {
+                break;
             }
-        });
-        let block = Block {
-            id: first.id,
-            label: format!("A{}", here + 1),
-            parent,
-            depth: first.depth,
-            count: nodes.len(),
-            pages: range(nodes.iter().map(|node| node.pages.round() as u64)),
-            members: range(nodes.iter().map(|node| node.members)),
-            vmas: vmas.collect(),
+            run.push(child);
+            above = node;
+        }
+        run
+    }
+
+    /// Draws all blocks of the tree, each behind that of its parent.
+    fn draw(&self, panel: &mut Panel, processes: &mut Vec<Process>, options: &Options) {
+        let shapes = self.shapes(&Shape::Sibling, &mut Known::default());
+        let mut places: BTreeMap<Id, usize> = BTreeMap::new();
+        let mut open: Vec<(Vec<Id>, Option<usize>)> = vec![(vec![self.root], None)];
+        while let Some((alike, parent)) = open.pop() {
+            let here = panel.blocks.len();
+            places.extend(alike.iter().map(|id| (*id, here)));
+            let nodes: Vec<&Node> = alike.iter().filter_map(|id| self.nodes.get(id)).collect();
+            let Some(block) = block(&nodes, here, parent, &places, processes) else {
+                continue;
+            };
+            panel.blocks.push(block);
+            // Those below all that look the same, by their looks.
+            let mut groups: Vec<(usize, Vec<Id>)> = Vec::new();
+            let mut found: BTreeMap<usize, usize> = BTreeMap::new();
+            let children = nodes.iter().flat_map(|node| &node.children);
+            for child in children.filter(|child| places.get(child) != Some(&here)) {
+                let shape = shapes.get(child).copied().unwrap_or(usize::MAX);
+                let at = *found.entry(shape).or_insert_with(|| {
+                    groups.push((shape, Vec::new()));
+                    groups.len() - 1
+                });
+                groups[at].1.push(*child);
+            }
+            let mut next = Vec::new();
+            for (_, ids) in groups {
+                // Where the parents are several, so must be those below.
+                let one_by_one = nodes.len() == 1 && (options.all || ids.len() <= FEW);
+                if !one_by_one {
+                    next.push((ids, Some(here)));
+                    continue;
+                }
+                for id in ids {
+                    let mut run = vec![id];
+                    if !options.all {
+                        let long = self.run(id);
+                        if long.len() > LONG {
+                            run = long[..long.len() - 1].to_vec();
+                        }
+                    }
+                    next.push((run, Some(here)));
+                }
+            }
+            // The last one is taken first.
+            open.extend(next.into_iter().rev());
+        }
+    }
+}
+
+/// A process' name and a mapping's place.
+fn looks(report: &ChainsReport, vma: &Chain) -> String {
+    format!("{} {} {}", plain(&report.header.comm), vma.start, vma.end)
+}
+
+/// A block for anon_vmas that look the same; `places` has theirs, and those of the blocks above.
+fn block(
+    nodes: &[&Node],
+    here: usize,
+    parent: Option<usize>,
+    places: &BTreeMap<Id, usize>,
+    processes: &mut Vec<Process>,
+) -> Option<Block> {
+    let first = nodes.first()?;
+    let vmas = first.vmas.iter().enumerate();
+    let vmas = vmas.map(|(at, (report, vma))| {
+        let same: Vec<&Chain> = nodes
+            .iter()
+            .filter_map(|node| node.vmas.get(at).map(|(_, vma)| *vma))
+            .collect();
+        let own = |vma: &Chain| {
+            let runs = vma.run.iter().filter(|run| run.anon_vma == vma.anon_vma);
+            runs.map(|run| run.pages).sum()
         };
-        panel.blocks.push(block);
-        // Those below all that look the same, by their looks.
-        let mut groups: Vec<(String, Vec<Id>)> = Vec::new();
-        for child in nodes.iter().flat_map(|node| &node.children) {
-            let shape = self.shape(*child, &Shape::Sibling);
-            match groups.iter_mut().find(|(other, _)| *other == shape) {
-                Some((_, ids)) => ids.push(*child),
-                None => groups.push((shape, vec![*child])),
-            }
+        let links = vma
+            .link
+            .iter()
+            .filter_map(|link| places.get(&link.anon_vma));
+        let links: BTreeSet<usize> = links.copied().collect();
+        Vma {
+            process: process(processes, report, nodes.len()),
+            pid: report.header.pid,
+            start: vma.start,
+            end: vma.end,
+            pages: range(
+                same.iter()
+                    .map(|vma| vma.run.iter().map(|run| run.pages).sum()),
+            ),
+            own: range(same.iter().map(|vma| own(vma))),
+            links: links.into_iter().collect(),
         }
-        for (_, ids) in groups {
-            // Where the parents are several, so must be those below.
-            let one_by_one = nodes.len() == 1 && (options.all || ids.len() <= FEW);
-            for ids in ids.chunks(if one_by_one { 1 } else { ids.len() }) {
-                self.block(ids, Some(here), &places, panel, processes, options);
-            }
-        }
+    });
+    Some(Block {
+        id: first.id,
+        label: format!("A{}", here + 1),
+        parent,
+        depth: first.depth,
+        count: nodes.len(),
+        pages: range(nodes.iter().map(|node| node.pages.round() as u64)),
+        members: range(nodes.iter().map(|node| node.members)),
+        vmas: vmas.collect(),
+    })
+}
+
+/// The looks of an anon_vma, and the numbers of those below it.
+type Looks = (String, Vec<usize>);
+
+/// Numbers for looks: equal for what looks the same.
+#[derive(Default)]
+struct Known(BTreeMap<Looks, usize>);
+
+impl Known {
+    fn number(&mut self, looks: Looks) -> usize {
+        let next = self.0.len();
+        *self.0.entry(looks).or_insert(next)
     }
 }
 

@@ -1,44 +1,66 @@
 //! One sk_buff, wherever on the machine it waits.
 
-use std::fs;
-
 use ravel_records::client::Client;
 use ravel_records::decode::Decoded;
-use ravel_records::{Id, SkbsReport};
+use ravel_records::{Error, Id, Skb, SkbsReport};
+use serde::Serialize;
 
-use crate::family::{Failure, is_initial_namespace};
-use crate::sweep::Holder;
-use crate::view::skb::Found;
+use crate::Failure;
+use crate::proc::{Proc, Subject, Unread};
+use crate::sweep::{Holder, each_process, is_no_process};
 
-/// Looks for it in the queues of every process, or of one. Also tells how many were asked.
+/// An sk_buff that was found, and where.
+#[derive(Debug, Serialize)]
+pub struct Found {
+    /// The descriptors that lead to its socket.
+    pub holders: Vec<Holder>,
+    /// The sk_buff.
+    pub skb: Skb,
+    /// Its headers.
+    #[serde(flatten)]
+    pub decoded: Decoded,
+}
+
+/// The result of a search.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// The sk_buff.
+    pub found: Option<Found>,
+    /// Processes that were read.
+    pub processes: u64,
+    /// Processes that could not be read.
+    pub unread: Unread,
+}
+
+/// Searches the queues of every process, or of one.
 ///
-/// An sk_buff that is read meanwhile, or goes to another queue, may be missed; its id may then be another's.
-pub fn find(id: Id, pid: Option<u32>, client: &Client) -> Result<(Option<Found>, u64), Failure> {
-    if pid.is_none() && !is_initial_namespace() {
-        return Err(Failure::Namespace);
+/// An sk_buff that is read meanwhile, or moves to another queue, may be missed; its id may then be another's.
+pub fn find(id: Id, pid: Option<u32>, client: &Client) -> Result<Search, Failure> {
+    let mut search = Search::default();
+    let mut last: Option<Error> = None;
+    if let Some(pid) = pid {
+        look(id, &client.skbs(pid)?, &mut search.found);
+        search.processes = 1;
+        return Ok(search);
     }
-    let pids: Vec<u32> = match pid {
-        Some(pid) => vec![pid],
-        None => fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect(),
-    };
-    let (mut found, mut asked) = (None, 0);
-    for one in pids {
-        match client.skbs(one) {
+    each_process(&Proc::default(), |pid| {
+        match client.skbs(pid) {
             Ok(report) => {
-                asked += 1;
-                look(id, &report, &mut found);
+                search.processes += 1;
+                look(id, &report, &mut search.found);
             }
-            // Gone, or a thread of the kernel, which has no descriptors.
-            Err(error) if pid.is_none() && matches!(error.errno(), Some("ESRCH" | "EINVAL")) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if is_no_process(&error) => {}
+            Err(error) => {
+                search.unread.add(Subject::Process, pid, &error);
+                last = Some(error);
+            }
         }
+        Ok(())
+    })?;
+    match last {
+        Some(error) if search.processes == 0 => Err(error.into()),
+        _ => Ok(search),
     }
-    Ok((found, asked))
 }
 
 /// Looks for it in one report, and adds who holds it.

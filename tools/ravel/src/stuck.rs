@@ -1,18 +1,19 @@
-//! `ravel stuck`: connections that are half closed, or do not end, and whose doing that is.
+//! `ravel stuck`: connections that are half closed or do not end, and the processes responsible.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use ravel_records::client::Client;
 use ravel_records::{
-    Error, Family, Fin, Id, Protocol, Sharer, Shutdown, SkState, Socket, SocketDetail, SocketKind,
-    TcpTimer, Text, Timer,
+    Family, Fin, Protocol, Sharer, Shutdown, SkState, Socket, SocketDetail, SocketKind, TcpTimer,
+    Text, Timer,
 };
 use serde::Serialize;
 
-use crate::connections::{Addresses, Connection, Proc};
-use crate::family::Failure;
-use crate::sweep::{Held, Holder, Sweep};
+use crate::Failure;
+use crate::connections::{Addresses, Connection, connections, namespaces};
+use crate::proc::{Proc, Subject, Unread};
+use crate::sweep::{self, Held, Holder, Sweep};
 use crate::who::{Known, Seeker};
 
 /// What a connection is stuck in, worst first: what never ends by itself, then what the kernel ends, then what may
@@ -58,6 +59,50 @@ impl Why {
     ];
 }
 
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It does not end by itself.
+    Critical,
+    /// It ends by the kernel, or by what the peer does.
+    Warning,
+    /// It may be well, and of the moment.
+    Notice,
+}
+
+impl Severity {
+    /// All of them, worst first.
+    pub const ALL: [Self; 3] = [Self::Critical, Self::Warning, Self::Notice];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+        }
+    }
+
+    /// A number that is greater the worse it is.
+    pub fn rank(self) -> u64 {
+        2 - self as u64
+    }
+}
+
+impl Why {
+    /// How bad it is.
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::CloseWait | Self::HalfClosed | Self::Over | Self::Unheld => Severity::Critical,
+            Self::NotAccepted | Self::Unacknowledged | Self::Orphan | Self::NoRoom => {
+                Severity::Warning
+            }
+            Self::Unread | Self::Shared => Severity::Notice,
+        }
+    }
+}
+
 /// The other end of a connection, where it is on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OtherEnd {
@@ -71,11 +116,22 @@ pub struct OtherEnd {
     pub ends_ms: Option<u64>,
 }
 
+/// The connections that wait for accept().
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Queue {
+    /// All of them.
+    pub connections: u64,
+    /// Those whose peers have closed.
+    pub closed: u64,
+}
+
 /// A connection that is stuck.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stuck {
     /// In what.
     pub why: Why,
+    /// How bad that is.
+    pub severity: Severity,
     /// The family.
     pub family: Family,
     /// The type.
@@ -98,25 +154,30 @@ pub struct Stuck {
     pub unread: u64,
     /// Bytes that the peer has not acknowledged.
     pub unacknowledged: u64,
-    /// A listener: connections that nobody has accepted, and of those the ones whose peers have gone.
-    pub waiting: Option<(u64, u64)>,
+    /// A listener: the connections that wait for accept().
+    pub waiting: Option<Queue>,
     /// Milliseconds since the peer was last heard of.
     pub silent_ms: Option<u64>,
-    /// Who has it open.
+    /// The processes that have it open.
     pub holders: Vec<Holder>,
     /// References that are no descriptors.
     pub others: Vec<Sharer>,
-    /// References that nobody was found to have; none where they were not looked for.
+    /// References to the open file, where there is one.
+    pub references: Option<u64>,
+    /// References whose holders are not known; none where they were not looked up, so that there may be holders that are
+    /// not in `holders`.
     pub unnamed: Option<u64>,
     /// The other end, where it is on this machine.
     pub other_end: Option<OtherEnd>,
-    /// Whose doing it is: who would have to close, shut down, accept or read.
+    /// The processes responsible: those that would have to close, shut down, accept or read.
     pub blame: Vec<Holder>,
     /// Milliseconds until the kernel ends it by itself, where it does; the least, if `waits_at_least`.
     pub ends_ms: Option<u64>,
     /// `ends_ms` may be prolonged.
     pub waits_at_least: bool,
-    /// The socket, as the module tells it.
+    /// The same in sentences, for people.
+    pub text: Option<Prose>,
+    /// The socket, as the module reports it.
     #[serde(skip)]
     pub socket: Option<Socket>,
     /// What it is known by when looked for again.
@@ -124,10 +185,19 @@ pub struct Stuck {
     key: Key,
 }
 
+/// What is known of a connection, in sentences.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Prose {
+    /// Who would have to act.
+    pub responsible: String,
+    /// What would end it.
+    pub remedy: String,
+}
+
 /// What a connection is known by when looked for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Socket(Id),
+    Socket(sweep::Key),
     Addresses(Addresses),
 }
 
@@ -136,19 +206,29 @@ enum Key {
 pub struct Looked {
     /// The kernel's release.
     pub kernel: Text,
-    /// Processes that were asked.
+    /// Processes that were read.
+    #[serde(rename = "processes_read")]
     pub processes: u64,
     /// Sockets among their descriptors.
+    #[serde(rename = "sockets_read")]
     pub sockets: u64,
     /// Of these, the ones whose user held their lock: nothing is known of them.
+    #[serde(rename = "sockets_busy")]
     pub busy: u64,
     /// Network namespaces that were searched for connections that no descriptor leads to; none where reports were
     /// saved.
+    #[serde(rename = "namespaces_read")]
     pub namespaces: Option<u64>,
     /// Network namespaces of sockets that no process is in, and that were not searched.
     pub namespaces_unseen: u64,
+    /// Network namespaces whose processes have all exited or moved before their connections were read.
+    pub namespaces_gone: u64,
+    /// Open connections with references that were not looked up, so that they may be shared.
+    pub unexamined: u64,
     /// Records that a bound of the module left out.
     pub cut: u64,
+    /// What could not be read.
+    pub unread: Unread,
 }
 
 /// The answer.
@@ -162,22 +242,31 @@ pub struct Answer {
 }
 
 /// Looks at the whole machine.
-pub fn ask(client: &Client) -> Result<Answer, Failure> {
-    let sweep = Sweep::ask(client)?;
-    let proc = Proc::default();
-    let namespaces = proc.namespaces();
-    let mut loose = Vec::new();
+pub fn ask(client: &Client, proc: &Proc) -> Result<Answer, Failure> {
+    let sweep = Sweep::ask(client, proc)?;
+    let mut unread = Unread::default();
+    let namespaces = namespaces(proc, &mut unread).map_err(Failure::Proc)?;
     let known: BTreeSet<u64> = sweep.sockets.iter().map(|held| held.socket.inode).collect();
-    for (netns, pid) in &namespaces {
-        loose.extend(proc.connections(*netns, *pid, |connection| is_loose(connection, &known)));
+    let (mut loose, mut read, mut gone) = (Vec::new(), 0, 0);
+    for (netns, pids) in &namespaces {
+        match connections(proc, *netns, pids, |connection| {
+            is_loose(connection, &known)
+        }) {
+            Ok(Some(found)) => {
+                loose.extend(found);
+                read += 1;
+            }
+            Ok(None) => gone += 1,
+            Err(error) => unread.add(Subject::Namespace, pids[0], error),
+        }
     }
-    // A descriptor that was passed on, or made, while processes were asked may have been missed.
+    // A descriptor that was passed on, or made, while processes were read may have been missed.
     if loose.iter().any(|connection| connection.inode != 0) {
-        let again = Sweep::ask(client)?;
+        let again = Sweep::ask(client, proc)?;
         let known: BTreeSet<u64> = again.sockets.iter().map(|held| held.socket.inode).collect();
         loose.retain(|connection| is_loose(connection, &known));
     }
-    let mut answer = find(&sweep, &loose, Some(client))?;
+    let mut answer = find(&sweep, &loose, Some(client));
     let seen = |held: &&Held| !namespaces.contains_key(&held.socket.netns);
     let unseen: BTreeSet<u64> = sweep
         .sockets
@@ -185,12 +274,14 @@ pub fn ask(client: &Client) -> Result<Answer, Failure> {
         .filter(seen)
         .map(|held| held.socket.netns)
         .collect();
-    answer.looked.namespaces = Some(namespaces.len() as u64);
+    answer.looked.namespaces = Some(read);
     answer.looked.namespaces_unseen = unseen.len() as u64;
+    answer.looked.namespaces_gone = gone;
+    answer.looked.unread.0.append(&mut unread.0);
     Ok(answer)
 }
 
-/// Whether a connection is one that only its namespace tells of: an orphan on its way to the end, or one in an open
+/// Whether a connection is one that only its namespace shows: an orphan on its way to the end, or one in an open
 /// file that no descriptor leads to. What nobody has accepted yet has no file either, but is open.
 fn is_loose(connection: &Connection, known: &BTreeSet<u64>) -> bool {
     use SkState::{CloseWait, Closing, Established, FinWait1, FinWait2, LastAck};
@@ -207,7 +298,7 @@ fn is_loose(connection: &Connection, known: &BTreeSet<u64>) -> bool {
 }
 
 /// Finds what is stuck among the sockets that processes have, and among connections that no descriptor leads to.
-pub fn find(sweep: &Sweep, loose: &[Connection], client: Option<&Client>) -> Result<Answer, Error> {
+pub fn find(sweep: &Sweep, loose: &[Connection], client: Option<&Client>) -> Answer {
     let found = Found::new(sweep, loose);
     let mut stuck: Vec<(Stuck, Option<&Held>)> = Vec::new();
     for held in &sweep.sockets {
@@ -219,20 +310,25 @@ pub fn find(sweep: &Sweep, loose: &[Connection], client: Option<&Client>) -> Res
     let mut seeker = Seeker::new(sweep, client);
     for (of, held) in &mut stuck {
         if let Some(held) = held {
-            of.add(seeker.know(held)?);
+            of.add(seeker.know(held));
         }
     }
     let mut stuck: Vec<Stuck> = stuck.into_iter().map(|(of, _)| of).collect();
-    stuck.retain(Stuck::is_told);
+    let unexamined = stuck.iter().filter(|of| of.may_be_shared()).count() as u64;
+    stuck.retain(Stuck::is_reported);
+    let mut unread = sweep.unread.clone();
+    unread.0.append(&mut seeker.unread.0);
     let looked = Looked {
         kernel: sweep.kernel.clone(),
         processes: sweep.processes,
         sockets: sweep.sockets.len() as u64,
         busy: found.busy,
         cut: sweep.cut,
+        unexamined,
+        unread,
         ..Looked::default()
     };
-    Ok(Answer { looked, stuck })
+    Answer { looked, stuck }
 }
 
 impl Answer {
@@ -262,8 +358,18 @@ impl Stuck {
         pids.len() > 1 || !self.others.is_empty()
     }
 
-    fn is_told(&self) -> bool {
+    /// Whether it is an open connection of one process, with references that were not looked up.
+    fn may_be_shared(&self) -> bool {
+        self.why == Why::Shared && !self.is_shared() && self.unnamed.is_none()
+    }
+
+    fn is_reported(&self) -> bool {
         self.why != Why::Shared || self.is_shared()
+    }
+
+    /// Whether all that hold it are known, apart from system calls under way.
+    pub fn knows_all_holders(&self) -> bool {
+        self.unnamed.is_some()
     }
 
     /// Adds what was found out about holders.
@@ -296,11 +402,10 @@ fn is_pair(socket: &Socket) -> bool {
 }
 
 fn addresses(socket: &Socket, detail: &SocketDetail) -> Option<Addresses> {
-    let address = |text: &Text| text.to_string().parse::<SocketAddr>().ok();
     Some(Addresses::new(
         socket.netns,
-        address(&detail.local)?,
-        address(&detail.remote)?,
+        detail.local.socket_address()?,
+        detail.remote.socket_address()?,
     ))
 }
 
@@ -335,9 +440,9 @@ impl<'a> Found<'a> {
             if !is_tcp(socket) {
                 continue;
             }
-            let local = detail.local.to_string().parse::<SocketAddr>().ok();
+            let local = detail.local.socket_address();
             for waiting in &socket.waiting {
-                let remote = waiting.remote.to_string().parse::<SocketAddr>().ok();
+                let remote = waiting.remote.socket_address();
                 if let (Some(local), Some(remote), SkState::CloseWait) =
                     (local, remote, &waiting.sk_state)
                 {
@@ -389,6 +494,7 @@ impl<'a> Found<'a> {
         });
         let mut stuck = Stuck {
             why,
+            severity: why.severity(),
             family: socket.family.clone(),
             r#type: socket.r#type.clone(),
             protocol: socket.protocol.clone(),
@@ -400,16 +506,21 @@ impl<'a> Found<'a> {
             shutdown: Some(detail.shutdown.clone()),
             unread: detail.rx_bytes,
             unacknowledged: detail.tx_bytes,
-            waiting: (why == Why::NotAccepted).then(|| (detail.rx_packets, gone.count() as u64)),
+            waiting: (why == Why::NotAccepted).then(|| Queue {
+                connections: detail.rx_packets,
+                closed: gone.count() as u64,
+            }),
             silent_ms,
             holders: held.holders.clone(),
             others: Vec::new(),
+            references: u64::try_from(socket.file_refs).ok(),
             unnamed: None,
             blame: Vec::new(),
             ends_ms: None,
             waits_at_least: false,
             other_end,
-            key: Key::Socket(socket.id),
+            text: None,
+            key: Key::Socket((socket.id, socket.inode)),
             socket: Some(socket.clone()),
         };
         let theirs = || {
@@ -427,7 +538,7 @@ impl<'a> Found<'a> {
     fn judge_tcp(&self, held: &Held, detail: &SocketDetail) -> Option<Why> {
         let socket = &held.socket;
         let tcp = detail.tcp.as_ref()?;
-        let peer = self.sweep.socket(detail.peer);
+        let peer = self.sweep.peer(detail);
         let peer_detail = peer.and_then(|peer| peer.socket.detail.as_ref());
         Some(match &detail.sk_state {
             SkState::Listen => {
@@ -436,7 +547,7 @@ impl<'a> Found<'a> {
                 return socket.waiting.iter().any(gone).then_some(Why::NotAccepted);
             }
             SkState::CloseWait => Why::CloseWait,
-            // Of a connection of which both ends are here, the one that has to act is told.
+            // Of a connection of which both ends are here, the one that has to act is shown.
             SkState::FinWait2 => {
                 if peer_detail.is_some_and(|peer| peer.sk_state == SkState::CloseWait)
                     || addresses(socket, detail).is_some_and(|here| self.is_early(&here))
@@ -477,10 +588,10 @@ impl<'a> Found<'a> {
         if detail.sk_state != SkState::Established {
             return None;
         }
-        let peer = self.sweep.socket(detail.peer);
+        let peer = self.sweep.peer(detail);
         let earlier = peer.is_some_and(|peer| peer.socket.id < socket.id);
         match detail.shutdown {
-            // Of two that are both open, one is told.
+            // Of two that are both open, one is shown.
             Shutdown::RdWr if earlier => None,
             Shutdown::RdWr => Some(Why::Over),
             Shutdown::Rd => Some(Why::HalfClosed),
@@ -501,10 +612,7 @@ impl<'a> Found<'a> {
             });
         }
         let peer = detail.other.as_ref()?;
-        let holders = self
-            .sweep
-            .socket(detail.peer)
-            .map(|held| held.holders.clone());
+        let holders = self.sweep.peer(detail).map(|held| held.holders.clone());
         Some(OtherEnd {
             state: peer.peer_state.clone(),
             inode: peer.peer_inode,
@@ -535,6 +643,7 @@ impl<'a> Found<'a> {
         let fin = u64::from(is_closing(&connection.state));
         Some(Stuck {
             why,
+            severity: why.severity(),
             family: if six { Family::Inet6 } else { Family::Inet },
             r#type: SocketKind::Stream,
             protocol: Protocol::Tcp,
@@ -550,6 +659,7 @@ impl<'a> Found<'a> {
             silent_ms: None,
             holders: Vec::new(),
             others: Vec::new(),
+            references: None,
             unnamed: None,
             other_end: other.zip(other_detail).map(|(held, detail)| OtherEnd {
                 state: detail.sk_state.clone(),
@@ -563,6 +673,7 @@ impl<'a> Found<'a> {
             },
             ends_ms: connection.ends_ms(),
             waits_at_least: !connection.remnant,
+            text: None,
             socket: None,
             key: Key::Addresses(here),
         })

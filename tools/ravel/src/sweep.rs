@@ -1,17 +1,17 @@
 //! All sockets of the machine, each with every descriptor that leads to it.
 //!
-//! Processes are asked one after the other, and go on meanwhile: a descriptor that is passed from one that was
-//! not yet asked to one that was may be missed. Where the descriptors that were found and the references that the
-//! kernel counts differ, that is said.
+//! Processes are read consecutively, and run meanwhile: a descriptor that is passed from a process that was not yet read
+//! to one that was may be missed. Where the descriptors that were found and the references that the kernel counts differ,
+//! the output says so.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use ravel_records::client::Client;
-use ravel_records::{Error, Id, Socket, SocketsReport, Text};
+use ravel_records::{Error, Id, Socket, SocketDetail, SocketsReport, Text};
 use serde::Serialize;
 
-use crate::family::{Failure, is_initial_namespace};
+use crate::Failure;
+use crate::proc::{Proc, Subject, Unread, is_initial_namespace};
 
 /// A descriptor.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -34,10 +34,13 @@ pub struct Held {
     pub holders: Vec<Holder>,
 }
 
+/// The identity of a socket. The id alone is not enough: it is passed on when the kernel reuses the object.
+pub type Key = (Id, u64);
+
 /// The sockets of a machine.
 #[derive(Debug, Default)]
 pub struct Sweep {
-    /// In the order of the first who has each.
+    /// In the order of the first process that holds each.
     pub sockets: Vec<Held>,
     /// Processes that were asked.
     pub processes: u64,
@@ -45,32 +48,35 @@ pub struct Sweep {
     pub kernel: Text,
     /// Records that a bound of the module left out.
     pub cut: u64,
-    places: BTreeMap<Id, usize>,
+    /// Processes that could not be read, other than those that have exited.
+    pub unread: Unread,
+    places: BTreeMap<Key, usize>,
 }
 
 impl Sweep {
-    /// Asks the module for each process of /proc. Who has exited meanwhile is left out.
-    pub fn ask(client: &Client) -> Result<Self, Failure> {
-        if !is_initial_namespace() {
-            return Err(Failure::Namespace);
-        }
+    /// Asks the module for each process of /proc, except those that exit meanwhile.
+    ///
+    /// One that cannot be read is counted in [`Sweep::unread`], and the others are read. Fails if none can be.
+    pub fn ask(client: &Client, proc: &Proc) -> Result<Self, Failure> {
         let mut sweep = Self::default();
-        let mut pids: Vec<u32> = fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect();
-        pids.sort_unstable();
-        for pid in pids {
-            match client.sockets(pid) {
-                Ok(report) => sweep.add(report),
-                // Gone, or a thread of the kernel, which has no descriptors.
-                Err(error) if matches!(error.errno(), Some("ESRCH" | "EINVAL")) => {}
-                Err(error) => return Err(error.into()),
+        let mut last = None;
+        each_process(proc, |pid| match client.sockets(pid) {
+            Ok(report) => {
+                sweep.add(report);
+                Ok(())
             }
+            Err(error) if is_no_process(&error) => Ok(()),
+            Err(error) if concerns_all(&error) => Err(error),
+            Err(error) => {
+                sweep.unread.add(Subject::Process, pid, &error);
+                last = Some(error);
+                Ok(())
+            }
+        })?;
+        match last {
+            Some(error) if sweep.processes == 0 => Err(error.into()),
+            _ => Ok(sweep),
         }
-        Ok(sweep)
     }
 
     /// Reports `sockets` that were saved, one behind the other.
@@ -92,7 +98,7 @@ impl Sweep {
                 comm: report.header.comm.clone(),
                 fd: socket.fd,
             };
-            match self.places.get(&socket.id) {
+            match self.places.get(&(socket.id, socket.inode)) {
                 Some(at) => {
                     let held = &mut self.sockets[*at];
                     held.holders.push(holder);
@@ -102,7 +108,8 @@ impl Sweep {
                     }
                 }
                 None => {
-                    self.places.insert(socket.id, self.sockets.len());
+                    self.places
+                        .insert((socket.id, socket.inode), self.sockets.len());
                     self.sockets.push(Held {
                         socket,
                         holders: vec![holder],
@@ -112,8 +119,89 @@ impl Sweep {
         }
     }
 
-    /// A socket by its id; none if nobody was found to have it open.
-    pub fn socket(&self, id: Id) -> Option<&Held> {
-        self.places.get(&id).map(|at| &self.sockets[*at])
+    /// A socket; none if no descriptor of it was found.
+    pub fn socket(&self, key: Key) -> Option<&Held> {
+        self.places.get(&key).map(|at| &self.sockets[*at])
+    }
+
+    /// The socket at the other end of a connection on this machine, if a descriptor of it was found.
+    pub fn peer(&self, detail: &SocketDetail) -> Option<&Held> {
+        let inode = detail.other.as_ref()?.peer_inode;
+        self.socket((detail.peer, inode))
+    }
+}
+
+/// Calls a function for each process of the initial pid namespace, in the order of their numbers.
+pub fn each_process(
+    proc: &Proc,
+    mut each: impl FnMut(u32) -> Result<(), Error>,
+) -> Result<(), Failure> {
+    let pids = proc.pids().map_err(Failure::Proc)?;
+    if !is_initial_namespace() {
+        return Err(Failure::Namespace);
+    }
+    pids.into_iter().try_for_each(|pid| Ok(each(pid)?))
+}
+
+/// Whether the module says that there is nothing to report on: the process has exited, or is a kernel thread, which has no
+/// descriptors.
+pub fn is_no_process(error: &Error) -> bool {
+    matches!(error.errno(), Some("ESRCH" | "EINVAL"))
+}
+
+/// Whether an error has nothing to do with one process: the module cannot be reached, or is of another version.
+fn concerns_all(error: &Error) -> bool {
+    match error {
+        Error::Io { source, .. } => matches!(
+            source.kind(),
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
+        ),
+        Error::Format { .. } => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(pid: u32, id: &str, inode: u64) -> String {
+        format!(
+            "report name=sockets format=1 pid={pid} comm=\"a\" kernel=\"k\"\n\
+             socket fd=3 id={id} inode={inode} netns=1 family=inet type=stream protocol=tcp file_refs=1 \
+             nonblock=0 busy=1\n\
+             summary report=sockets fds=9 sockets=1 waiting=0 busy=1 cut=0\n"
+        )
+    }
+
+    #[test]
+    fn a_reused_object_is_another_socket() {
+        let id = "00000000000000aa";
+        let text = [report(7, id, 111), report(8, id, 222), report(9, id, 222)].concat();
+        let sweep = Sweep::parse(text.as_bytes()).unwrap();
+        let found: Vec<_> = sweep
+            .sockets
+            .iter()
+            .map(|held| (held.socket.inode, held.holders.len()))
+            .collect();
+        assert_eq!(found, [(111, 1), (222, 2)]);
+        assert_eq!(sweep.socket((Id(0xaa), 111)).unwrap().holders[0].pid, 7);
+        assert!(sweep.socket((Id(0xaa), 333)).is_none());
+    }
+
+    #[test]
+    fn nothing_to_read_is_an_error() {
+        let empty = tempfile::tempdir().unwrap();
+        for root in [empty.path(), std::path::Path::new("/nonexistent")] {
+            let swept = Sweep::ask(&Client::new("/nonexistent"), &Proc::at(root));
+            assert!(matches!(swept, Err(Failure::Proc(_))), "{root:?}");
+        }
+        std::fs::create_dir(empty.path().join("7")).unwrap();
+        let swept = Sweep::ask(&Client::new("/nonexistent"), &Proc::at(empty.path()));
+        // These tests may run in a container.
+        assert!(matches!(
+            swept,
+            Err(Failure::Report(Error::Io { .. }) | Failure::Namespace)
+        ));
     }
 }

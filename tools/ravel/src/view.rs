@@ -4,6 +4,7 @@ pub mod anon;
 pub mod cost;
 pub mod cow;
 pub mod events;
+pub mod listing;
 pub mod page;
 mod remarks;
 pub mod sharers;
@@ -11,13 +12,13 @@ pub mod skb;
 pub mod skbs;
 pub mod sockets;
 pub mod stuck;
-mod table;
 pub mod tree;
 pub mod waiters;
 pub mod watch;
 pub mod who;
 pub mod why;
 
+use ravel_common::table;
 use ravel_records::{Header, Hex, MemberState, Relation};
 use unicode_width::UnicodeWidthStr;
 
@@ -33,12 +34,18 @@ fn heading(subject: &str, header: &Header) -> String {
     )
 }
 
+/// The process that an answer is about.
+fn subject(header: &Header) -> String {
+    let comm = plain(&header.comm);
+    format!("{STRONG}{NAME}{comm}{NAME:#}{STRONG:#} {}", header.pid)
+}
+
 /// What a bound of the module left out, if it did.
 fn left_out(cut: u64) -> String {
     match cut {
         0 => String::new(),
         cut => format!(
-            "{NOTE}{} left out: the module bounds them.{NOTE:#}\n",
+            "{NOTE}{} left out: the module has a bound.{NOTE:#}\n",
             crate::screen::count(cut, "record", "records")
         ),
     }

@@ -12,12 +12,13 @@ use std::path::Path;
 
 use ravel_records::client::Client;
 use ravel_records::walks::{Crossing, Walks};
-use ravel_records::{Event, Point};
+use ravel_records::{Event, Point, json};
 use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::Failure;
 use crate::cli::{Create, EventSource, Watch};
+use crate::clock::{Clock, utc};
 use crate::events::{GATHERING, errno, not_made, refused, request};
 use crate::stop::Stop;
 use crate::view;
@@ -31,9 +32,11 @@ struct Row<'r> {
     crossing: Option<&'r Crossing>,
     #[serde(flatten)]
     event: &'r Event,
+    /// The wall-clock time of the event in UTC, as that clock stands now.
+    real: String,
 }
 
-/// What is told in rows.
+/// What the rows show.
 struct Rows<'c> {
     walks: Walks,
     /// Only what is of this one.
@@ -41,9 +44,9 @@ struct Rows<'c> {
     /// The number behind the last event: what comes again, since it was not acknowledged in time, was told.
     next: u64,
     /// Only what is dropped: the crossings of what may yet be.
-    held: Option<BTreeMap<u64, Vec<(Event, Crossing)>>>,
+    held: Option<Held>,
     out: Out<'c>,
-    /// Packets that were told of and have ended.
+    /// Packets that were shown and have ended.
     ended: u64,
 }
 
@@ -52,6 +55,7 @@ struct Out<'c> {
     form: Form,
     rows: view::watch::Rows,
     text: String,
+    clock: Clock,
     capture: Option<(&'c Path, Capture<BufWriter<File>>)>,
 }
 
@@ -67,6 +71,9 @@ const TERMS: &str = "events=2048 bytes=524288 form=binary";
 
 /// How many packets are held at most that have not ended.
 const MOST_HELD: usize = 1 << 16;
+
+/// How many of their crossings: one packet that is read with MSG_PEEK again and again has any number.
+const MOST_CROSSINGS: usize = 1 << 18;
 
 /// Does what the command says.
 pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
@@ -93,6 +100,7 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
         },
         rows: view::watch::Rows::new(crate::has_colours()),
         text: String::new(),
+        clock: Clock::now(),
         capture: capture.transpose()?,
     };
     let _own = client
@@ -105,7 +113,7 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
         walks: Walks::new(),
         process,
         next: 1,
-        held: args.dropped.then(BTreeMap::new),
+        held: args.dropped.then(Held::default),
         out,
         ended: 0,
     };
@@ -120,6 +128,7 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
             stop.sleep(GATHERING);
             continue;
         };
+        rows.out.set_clock(Clock::now());
         for event in &batch.events {
             rows.add(event)?;
         }
@@ -128,6 +137,12 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
             Err(error) if errno(&error) != Some(Errno::STALE) => return Err(broken(error)),
             _ => {}
         }
+    }
+    if let Some(evicted @ 1..) = rows.held.as_ref().map(|held| held.evicted) {
+        let _ = writeln!(
+            anstream::stderr(),
+            "ravel: {evicted} packets that had not ended were given up: had they been dropped, they would not be shown"
+        );
     }
     let streams = client.streams().map_err(broken)?.streams;
     let missed = streams.iter().find(|stream| stream.name == create.stream);
@@ -165,7 +180,8 @@ impl Rows<'_> {
             return self.out.tell(event, crossing.as_ref());
         };
         let dropped = packet.point == Point::Drop;
-        for (event, crossing) in hold(held, event, crossing, dropped) {
+        let shown = held.hold(event, crossing, dropped);
+        for (event, crossing) in shown {
             self.out.tell(&event, Some(&crossing))?;
         }
         self.ended += u64::from(dropped && crossing.ends);
@@ -174,14 +190,27 @@ impl Rows<'_> {
 }
 
 impl Out<'_> {
+    /// Converts times by this clock from now on: the wall clock may have been set since the last batch.
+    fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+        if let Some((_, capture)) = &mut self.capture {
+            capture.set_clock(clock);
+        }
+    }
+
     fn tell(&mut self, event: &Event, crossing: Option<&Crossing>) -> Result<(), Failure> {
         match self.form {
             Form::Nothing => {}
             Form::Rows => self.rows.add(&mut self.text, event, crossing),
             Form::Json => {
-                let row = serde_json::to_string(&Row { crossing, event });
-                self.text += &row.map_err(|error| Failure::Output(io::Error::other(error)))?;
-                self.text.push('\n');
+                let row = Row {
+                    crossing,
+                    event,
+                    real: utc(self.clock.real_ns(event.time())),
+                };
+                let mut line = Vec::new();
+                json::write_line(&mut line, &row).map_err(Failure::Output)?;
+                self.text += &String::from_utf8_lossy(&line);
             }
         }
         if let Some((path, capture)) = &mut self.capture {
@@ -206,24 +235,43 @@ fn not_written(path: &Path, error: io::Error) -> Failure {
     Failure::File(path.display().to_string(), error)
 }
 
-/// Keeps a crossing, and gives all of its packet's where it is dropped.
-fn hold(
-    held: &mut BTreeMap<u64, Vec<(Event, Crossing)>>,
-    event: &Event,
-    crossing: &Crossing,
-    dropped: bool,
-) -> Vec<(Event, Crossing)> {
-    let crossings = held.entry(crossing.packet).or_default();
-    crossings.push((event.clone(), *crossing));
-    let told = if dropped {
-        mem::take(crossings)
-    } else {
-        Vec::new()
-    };
-    if crossing.ended {
-        held.remove(&crossing.packet);
-    } else if held.len() > MOST_HELD {
-        held.pop_first();
+/// The crossings of packets that may yet be dropped.
+#[derive(Default)]
+struct Held {
+    packets: BTreeMap<u64, Vec<(Event, Crossing)>>,
+    /// Their crossings.
+    crossings: usize,
+    /// Packets that were given up, since there were too many.
+    evicted: u64,
+}
+
+impl Held {
+    /// Keeps a crossing, and returns all of its packet's once that is dropped.
+    fn hold(
+        &mut self,
+        event: &Event,
+        crossing: &Crossing,
+        dropped: bool,
+    ) -> Vec<(Event, Crossing)> {
+        let crossings = self.packets.entry(crossing.packet).or_default();
+        crossings.push((event.clone(), *crossing));
+        self.crossings += 1;
+        let shown = match dropped {
+            true => mem::take(crossings),
+            false => Vec::new(),
+        };
+        self.crossings -= shown.len();
+        if crossing.ended {
+            let ended = self.packets.remove(&crossing.packet);
+            self.crossings -= ended.map_or(0, |ended| ended.len());
+        }
+        while self.packets.len() > MOST_HELD || self.crossings > MOST_CROSSINGS {
+            let Some((_, evicted)) = self.packets.pop_first() else {
+                break;
+            };
+            self.crossings -= evicted.len();
+            self.evicted += 1;
+        }
+        shown
     }
-    told
 }

@@ -1,12 +1,14 @@
-//! `ravel who`: which sockets are meant, and everyone who holds them, wherever they are on the machine.
+//! `ravel who`: the sockets that match, and everyone who holds them, anywhere on the machine.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use ravel_records::client::Client;
-use ravel_records::{Error, Family, Holds, Id, Sharer, Socket, Text};
+use ravel_records::{Family, Holds, Sharer, Socket, Text};
 use serde::Serialize;
 
+use crate::proc::{Subject, Unread};
 use crate::screen::plain;
 use crate::sweep::{Held, Holder, Sweep};
 
@@ -16,7 +18,7 @@ pub enum Wanted {
     /// Bound to this port.
     Port(u16),
     /// Bound to this address and port.
-    Address(String, u16),
+    Address(SocketAddr),
     /// The one with this inode.
     Inode(u64),
     /// Unix sockets bound to this path or, with `@` for its first byte, to this abstract name.
@@ -47,7 +49,12 @@ impl FromStr for Wanted {
         let found = match text.rsplit_once(':') {
             Some(("", digits)) => port(digits).map(Self::Port),
             Some((address, digits)) => {
-                port(digits).map(|port| Self::Address(address.to_owned(), port))
+                let address = address
+                    .strip_prefix('[')
+                    .map_or(Some(address), |rest| rest.strip_suffix(']'));
+                let ip: Option<IpAddr> = address.and_then(|address| address.parse().ok());
+                ip.zip(port(digits))
+                    .map(|(ip, port)| Self::Address(SocketAddr::new(ip, port)))
             }
             None => port(text).map(Self::Port),
         };
@@ -61,7 +68,7 @@ impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port(port) => write!(f, "port {port}"),
-            Self::Address(address, port) => write!(f, "{address}:{port}"),
+            Self::Address(address) => address.fmt(f),
             Self::Inode(inode) => write!(f, "inode {inode}"),
             Self::Path(path) => f.write_str(&plain(&path.as_str().into())),
         }
@@ -75,17 +82,15 @@ impl Wanted {
             return matches!(self, Self::Inode(inode) if *inode == socket.inode);
         };
         let inet = matches!(socket.family, Family::Inet | Family::Inet6);
-        let local = detail.local.to_string();
-        let bound = local
-            .rsplit_once(':')
-            .and_then(|(address, port)| Some((address, port.parse::<u16>().ok()?)))
-            .filter(|_| inet);
+        let bound = detail.local.socket_address().filter(|_| inet);
         match self {
             Self::Inode(inode) => *inode == socket.inode,
-            Self::Port(wanted) => bound.is_some_and(|(_, port)| port == *wanted && port != 0),
-            Self::Address(wanted, number) => bound.is_some_and(|(address, port)| {
-                // What is bound to any address is bound to this one.
-                port == *number && (address == wanted || matches!(address, "0.0.0.0" | "[::]"))
+            Self::Port(wanted) => bound.is_some_and(|end| end.port() == *wanted && *wanted != 0),
+            Self::Address(wanted) => bound.is_some_and(|end| {
+                let (ip, wanted_ip) = (end.ip().to_canonical(), wanted.ip().to_canonical());
+                // What is bound to any address of a family is bound to this one. An IPv6 socket may take IPv4 as well.
+                let any = ip.is_unspecified() && (end.is_ipv6() || wanted_ip.is_ipv4());
+                end.port() == wanted.port() && (ip == wanted_ip || any)
             }),
             Self::Path(path) => socket.family == Family::Unix && detail.local == path.as_str(),
         }
@@ -100,7 +105,7 @@ pub struct Known {
     pub held: Held,
     /// References that are no descriptors: messages on their way, registered with a ring.
     pub others: Vec<Sharer>,
-    /// References on the open file that nobody was found to have; none where they were not looked for.
+    /// References on the open file whose holders are not known; none where they were not looked up.
     pub unnamed: Option<u64>,
     /// Who has the other end open, where that is on this machine.
     pub peer_holders: Vec<Holder>,
@@ -111,9 +116,12 @@ pub struct Known {
 pub struct Answer {
     /// The kernel's release.
     pub kernel: Text,
-    /// Processes that were asked.
+    /// Processes that were read.
+    #[serde(rename = "processes_read")]
     pub processes: u64,
-    /// The sockets that are meant.
+    /// What could not be read.
+    pub unread: Unread,
+    /// The sockets that match.
     pub sockets: Vec<Known>,
 }
 
@@ -122,6 +130,8 @@ pub struct Seeker<'a> {
     sweep: &'a Sweep,
     client: Option<&'a Client>,
     left: usize,
+    /// Look-ups that failed.
+    pub unread: Unread,
 }
 
 /// For how many sockets the module is asked who holds what no descriptor does: it walks the machine for each.
@@ -134,48 +144,48 @@ impl<'a> Seeker<'a> {
             sweep,
             client,
             left: MAX_ASKED,
+            unread: Unread::default(),
         }
     }
 
     /// Everyone who holds a socket, and who has its other end.
-    pub fn know(&mut self, held: &Held) -> Result<Known, Error> {
+    pub fn know(&mut self, held: &Held) -> Known {
         let found = held.holders.len() as u64;
+        let peer = held.socket.detail.as_ref();
+        let peer = peer.and_then(|detail| self.sweep.peer(detail));
         let mut known = Known {
             held: held.clone(),
             others: Vec::new(),
             unnamed: None,
-            peer_holders: Vec::new(),
+            peer_holders: peer.map_or_else(Vec::new, |peer| peer.holders.clone()),
         };
-        let peer = held.socket.detail.as_ref().map_or(Id::NONE, |of| of.peer);
-        if let Some(peer) = self.sweep.socket(peer) {
-            known.peer_holders = peer.holders.clone();
-        }
         if u64::try_from(held.socket.file_refs) == Ok(found) {
             known.unnamed = Some(0);
         } else if let (Some(client), true) = (self.client, self.left > 0) {
             self.left -= 1;
-            ask(&mut known, client)?;
+            look_up(&mut known, client, &mut self.unread);
         }
-        Ok(known)
+        known
     }
 }
 
-/// Looks for everyone who holds the sockets that are wanted. Without a client, saved reports are all there is.
-pub fn look(wanted: &Wanted, sweep: &Sweep, client: Option<&Client>) -> Result<Answer, Error> {
-    let meant = sweep.sockets.iter().filter(|held| wanted.is(&held.socket));
+/// Finds the sockets that match, with their holders. Without a client, saved reports are all there is.
+pub fn look(wanted: &Wanted, sweep: &Sweep, client: Option<&Client>) -> Answer {
+    let matching = sweep.sockets.iter().filter(|held| wanted.is(&held.socket));
     let mut seeker = Seeker::new(sweep, client);
-    let sockets = meant
-        .map(|held| seeker.know(held))
-        .collect::<Result<_, _>>()?;
-    Ok(Answer {
+    let sockets = matching.map(|held| seeker.know(held)).collect();
+    let mut unread = sweep.unread.clone();
+    unread.0.append(&mut seeker.unread.0);
+    Answer {
         kernel: sweep.kernel.clone(),
         processes: sweep.processes,
+        unread,
         sockets,
-    })
+    }
 }
 
-/// Asks for all references of a socket, descriptors and others.
-fn ask(known: &mut Known, client: &Client) -> Result<(), Error> {
+/// Looks up all references to a socket, descriptors and others. What is known stays as it is if that fails.
+fn look_up(known: &mut Known, client: &Client, unread: &mut Unread) {
     for holder in known.held.holders.clone() {
         match client.sharers(holder.pid, holder.fd) {
             // The number may mean another file by now.
@@ -194,14 +204,16 @@ fn ask(known: &mut Known, client: &Client) -> Result<(), Error> {
                     .collect();
                 known.others = others;
                 known.unnamed = Some(report.summary.unnamed);
-                return Ok(());
+                return;
             }
             Ok(_) => {}
             Err(error) if matches!(error.errno(), Some("ESRCH" | "EBADF")) => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                unread.add(Subject::References, holder.pid, error);
+                return;
+            }
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -213,8 +225,10 @@ mod tests {
         let is = |text: &str, wanted| assert_eq!(text.parse(), Ok(wanted), "{text}");
         is("80", Wanted::Port(80));
         is(":80", Wanted::Port(80));
-        is("127.0.0.1:80", Wanted::Address("127.0.0.1".into(), 80));
-        is("[::1]:80", Wanted::Address("[::1]".into(), 80));
+        is("127.0.0.1:80", Wanted::Address(([127, 0, 0, 1], 80).into()));
+        for one in ["[::1]:80", "[0:0::1]:80", "::1:80"] {
+            is(one, Wanted::Address("[::1]:80".parse().unwrap()));
+        }
         is("inode:4711", Wanted::Inode(4711));
         is("socket:[4711]", Wanted::Inode(4711));
         is("/run/a:80", Wanted::Path("/run/a:80".into()));
@@ -226,6 +240,8 @@ mod tests {
             "+80",
             "x",
             "a:b",
+            "localhost:80",
+            "[::1:80",
             "inode:",
             "inode:x",
             "socket:[1",

@@ -338,7 +338,40 @@ pub fn tcp_info(fd: &impl AsRawFd) -> io::Result<[u8; 256]> {
     Ok(info)
 }
 
+/// SO_MEMINFO: `SK_MEMINFO_*` by number.
+pub fn meminfo(fd: &impl AsRawFd) -> io::Result<[u32; 9]> {
+    let mut info = [0; 9];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: Room for as many bytes.
+    cvt(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(info)
+}
+
 impl Address {
+    /// A device's name, to which a SOCK_PACKET socket is bound.
+    pub fn device(name: &[u8]) -> Self {
+        #[repr(C)]
+        #[derive(Clone, Copy)]
+        struct Device {
+            family: u16,
+            name: [u8; 14],
+        }
+        let mut address = Device {
+            family: libc::AF_PACKET as u16,
+            name: [0; 14],
+        };
+        address.name[..name.len()].copy_from_slice(name);
+        Self::new(address, size_of::<Device>())
+    }
+
     /// A packet socket's: the protocol, and the device's index.
     pub fn packet(protocol: u16, device: c_int) -> Self {
         // SAFETY: All-zero is a valid sockaddr_ll.

@@ -20,8 +20,10 @@ use crate::sys::{self, Address, PAGE, Pid};
 use crate::{check, check_eq, tests, tier};
 
 mod crowd;
+mod families;
 mod million;
 pub use crowd::TESTS as CROWD;
+pub use families::TESTS as FAMILIES;
 pub use million::TESTS as MILLION;
 
 tests!("bounds":

@@ -2,6 +2,7 @@
 //! Reports of more than one chunk (2048 records): nothing is left out at a seam, or told twice.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use ravel_records::{AnonVma, AnonVmaReport, Id, Relation};
@@ -20,6 +21,7 @@ tests!("chunks":
     seams_do_not_depend_on_the_readers_buffer,
     seam_within_members_of_one_key,
     what_stands_still_is_told_while_neighbours_go,
+    anon_vma_is_emitted_though_its_first_member_goes,
     locks_tells_the_longest_holds,
     locks_is_reset_by_that_word_only,
 );
@@ -294,6 +296,43 @@ fn what_stands_still_is_told_while_neighbours_go() -> Result<()> {
     Ok(())
 }
 
+/// The first member in an anon_vma's tree is the last in the address space, and goes before the report gets there.
+fn anon_vma_is_emitted_though_its_first_member_goes() -> Result<()> {
+    const PAGES: u64 = 4000;
+    let mut puppet = Stage::new(1)?.start()?;
+    puppet.exec()?;
+    let area = puppet.map_written(1, PAGES as usize)?[0];
+    let first = area.pages(0, 1);
+    let rest = puppet.remap(area.pages(1, PAGES - 1))?;
+    check!(
+        rest.end() < first.start,
+        "{rest:x?} is not below {first:x?}"
+    );
+    puppet.call(&format!("stripes {} {}", rest.start, rest.len))?;
+    puppet.settle()?;
+    let mut file = open_query()?;
+    let request = format!("anon_vma {}", puppet.pid);
+    check_eq!(write_errno(&mut file, request.as_bytes()), 0, "write");
+    let mut text = read_some(&mut file, &mut [0; 2000])?;
+    puppet.unmap(first)?;
+    text.extend(Answer::read(&mut file, 1000).whole()?);
+    let report = parse_anon(&text)?;
+    let told: Vec<u64> = report.vmas.iter().map(|vma| vma.start.0).collect();
+    check!(!told.contains(&first.start), "what went is in the report");
+    let id = vma(&report, rest.pages(0, 1))?.anon_vma;
+    let here = report.vmas.iter().flat_map(|vma| &vma.avcs);
+    let here = here.filter(|avc| avc.here && avc.anon_vma == id).count();
+    check_eq!(here, 1, "times that the anon_vma was emitted");
+    let group = report.anon_vmas.get(&id).context("no anon_vma")?;
+    let starts: BTreeSet<u64> = group.member.iter().map(|member| member.start.0).collect();
+    let missing = pages(rest)
+        .iter()
+        .filter(|page| !starts.contains(page))
+        .count();
+    check_eq!(missing, 0, "members that stayed and are missing");
+    Ok(())
+}
+
 fn read_some(file: &mut std::fs::File, part: &mut [u8]) -> Result<Vec<u8>> {
     let read = std::io::Read::read(file, part)?;
     Ok(part[..read].to_vec())
@@ -330,6 +369,8 @@ fn locks_tells_the_longest_holds() -> Result<()> {
         "queue",
         "unix",
         "wait",
+        "task_lock",
+        "uring_lock",
     ];
     let mut found: Vec<(String, u64)> = locks()?;
     found.sort();
@@ -344,6 +385,10 @@ fn locks_tells_the_longest_holds() -> Result<()> {
     // A page of this program's own code, which its file leads to.
     let code = locks as fn() -> Result<Vec<(String, u64)>> as usize;
     query(format!("page {} {code:#x}", sys::getpid()).as_bytes())?;
+    // A ring, which is looked at by `sharers` alone.
+    let ring = sys::ring()?;
+    sys::ring_register(&ring, &[udp.as_raw_fd()])?;
+    query(format!("sharers {} {}", sys::getpid(), udp.as_raw_fd()).as_bytes())?;
     for (name, longest) in locks()? {
         check!(longest > 0, "{name} was never held, says `locks`");
         check!(longest < 60_000_000_000, "{name} was held for {longest} ns");

@@ -28,7 +28,7 @@ tests!("cli":
     tables_are_plain_where_nobody_looks,
     tables_carry_no_escape_of_a_process_name,
     saved_report_is_shown_like_a_live_one,
-    pid_of_nobody_is_a_sentence_and_exit_1,
+    pid_of_nobody_is_a_sentence_and_exit_3,
     kernel_thread_is_a_sentence_and_exit_1,
     no_pid_at_all_is_exit_2,
     thread_id_names_the_process,
@@ -297,7 +297,17 @@ fn json_names_fields_as_the_format_does() -> Result<()> {
 
 fn tables_tell_of_the_area_and_the_child() -> Result<()> {
     let scene = Scene::new()?;
-    let table = text_of(&["anon", &scene.pid()])?;
+    let answer = text_of(&["anon", &scene.pid()])?;
+    check!(
+        answer.lines().count() <= 40,
+        "more than a screen:\n{answer}"
+    );
+    let first = answer.lines().next().unwrap_or_default();
+    check!(
+        first.contains(&scene.pid()) && first.contains(&scene.child.pid.to_string()),
+        "the first line: {first}"
+    );
+    let table = text_of(&["anon", "--vmas", &scene.pid()])?;
     for part in [
         scene.pid(),
         scene.child.pid.to_string(),
@@ -376,6 +386,28 @@ fn tables_carry_no_escape_of_a_process_name() -> Result<()> {
         "\x1b[31mred\x07\n\"",
         "comm in JSON"
     );
+    let origin = &document["ravel"];
+    let read = |path: &str| std::fs::read_to_string(path);
+    for (key, path) in [
+        ("kernel", "/proc/sys/kernel/osrelease"),
+        ("host", "/proc/sys/kernel/hostname"),
+        ("boot_id", "/proc/sys/kernel/random/boot_id"),
+    ] {
+        check_eq!(origin[key], read(path)?.trim(), "{key}");
+    }
+    let uptime = read("/proc/uptime")?;
+    let seconds: f64 = uptime.split(' ').next().unwrap_or_default().parse()?;
+    let boot = origin["boot_ns"].as_u64().context("no boot_ns")? as f64 / 1e9;
+    check!(
+        (boot..boot + 60.0).contains(&seconds),
+        "{boot} s of {seconds} s"
+    );
+    check!(
+        origin["time"]
+            .as_str()
+            .is_some_and(|time| time.starts_with("20") && time.ends_with('Z')),
+        "{origin}"
+    );
     Ok(())
 }
 
@@ -407,6 +439,7 @@ fn saved_report_is_shown_like_a_live_one() -> Result<()> {
         // It tells how long locks were held, each time anew.
         for document in [&mut saved, &mut live] {
             document["summary"] = Value::Null;
+            document["ravel"] = Value::Null;
         }
         check_eq!(saved, live, "{command_name} saved and live");
     }
@@ -435,13 +468,13 @@ fn check_fails(args: &[&str], code: i32) -> Result<String> {
     Ok(errors)
 }
 
-fn pid_of_nobody_is_a_sentence_and_exit_1() -> Result<()> {
+fn pid_of_nobody_is_a_sentence_and_exit_3() -> Result<()> {
     let mut child = Child::idle()?;
     child.kill()?;
     for report in ["anon", "sockets", "skbs"] {
         for json in [&[][..], &["--json"]] {
             let pid = child.pid.to_string();
-            let errors = check_fails(&[&[report, &pid], json].concat(), 1)?;
+            let errors = check_fails(&[&[report, &pid], json].concat(), 3)?;
             check!(errors.starts_with("ravel: "), "{errors}");
             check!(errors.contains("process"), "{errors}");
         }
@@ -502,9 +535,12 @@ fn without_the_module_all_say_what_is_missing() -> Result<()> {
             errors.contains("not loaded") || errors.contains("insmod"),
             "{errors}"
         );
-        let output = ravel(&["doctor"])?;
+        let output = ravel(&["doctor", "--exit-code"])?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        check_eq!(output.status.code(), Some(1), "exit code of doctor: {text}");
+        check_eq!(output.status.code(), Some(4), "exit code of doctor: {text}");
+        for args in [&["stuck"][..], &["who", "80"], &["skb", "0000000000000001"]] {
+            check_fails(args, 1)?;
+        }
         check!(
             text.contains("insmod") || text.contains("modprobe"),
             "{text}"

@@ -347,7 +347,7 @@ fn table_and_errors() -> Result<()> {
     let gone = Command::new(module::beside("ravel")?)
         .args(["cost", "4194304"])
         .output()?;
-    check_eq!(gone.status.code(), Some(1), "exit code for nobody's pid");
+    check_eq!(gone.status.code(), Some(3), "exit code for nobody's pid");
     let errors = String::from_utf8(gone.stderr)?;
     check!(
         errors.contains("no process has this pid (ESRCH)"),

@@ -20,6 +20,7 @@ tests!("cow":
     one_process_has_all_to_itself,
     parent_and_children_with_partial_writes,
     grandchild_inherits_from_two,
+    pages_of_an_anon_vma_that_fork_took_over,
     moved_and_split_areas,
     moved_area_that_keeps_its_mapping,
     exec_shares_nothing_any_more,
@@ -130,6 +131,58 @@ fn grandchild_inherits_from_two() -> Result<()> {
     let vma = record(&report, area)?;
     check_eq!(numbers(vma), (4, 1, 3, 1, 3), "numbers");
     check_shares(vma, &[(parent.pid, Ancestor, 2), (child.pid, Ancestor, 3)])
+}
+
+/// Each generation writes a page and exits after it has forked the next. fork() then gives every other generation the
+/// anon_vma of one that has exited, with the pages that it wrote.
+fn pages_of_an_anon_vma_that_fork_took_over() -> Result<()> {
+    const GENERATIONS: u64 = 7;
+    let mut last = Stage::new(GENERATIONS as usize + 1)?.start()?;
+    let area = last.map(10)?;
+    last.write(area)?;
+    for generation in 1..GENERATIONS {
+        let mut next = last.fork_lasting()?;
+        last.exit()?;
+        next.write(area.pages(generation, 1))?;
+        last = next;
+    }
+    // It wrote one page, and what it wrote is not shared.
+    let report = cow(last.pid)?;
+    let pages = &record(&report, area)?.pages;
+    let unknown = |pages: &PageCounts| pages.unknown.unwrap_or(0);
+    check_eq!((pages.anon, pages.exclusive), (10, 10), "anon, exclusive");
+    check_eq!(
+        pages.own,
+        1,
+        "own, of what one has that wrote 1 page: {pages:?}"
+    );
+    check_eq!(
+        pages.own + unknown(pages) + pages.inherited,
+        10,
+        "sum of own, unknown and inherited"
+    );
+    check!(
+        unknown(pages) < 9,
+        "nothing is known to be inherited: {pages:?}"
+    );
+    // Its child has written none, and the page that it wrote itself cannot be told from others any more.
+    let child = last.fork()?;
+    let report = cow(child.pid)?;
+    let pages = &record(&report, area)?.pages;
+    check_eq!((pages.anon, pages.shared), (10, 10), "anon, shared");
+    check_eq!(
+        pages.own,
+        0,
+        "own, of what one has that wrote nothing: {pages:?}"
+    );
+    let report = cow(last.pid)?;
+    let pages = &record(&report, area)?.pages;
+    check!(
+        pages.own <= 1,
+        "own, of what one has that wrote 1 page: {pages:?}"
+    );
+    check!(pages.inherited <= 9, "inherited: {pages:?}");
+    Ok(())
 }
 
 fn moved_and_split_areas() -> Result<()> {
@@ -290,6 +343,7 @@ fn counted(pid: Pid, start: u64, end: u64, frames: &Frames) -> Result<PageCounts
 fn comparable(pages: &PageCounts) -> PageCounts {
     PageCounts {
         own: 0,
+        unknown: None,
         inherited: 0,
         huge: 0,
         ..pages.clone()
@@ -434,7 +488,10 @@ fn while_everything_moves() -> Result<()> {
             for vma in &report.vmas {
                 let pages = &vma.pages;
                 check_eq!(
-                    (pages.exclusive + pages.shared, pages.own + pages.inherited),
+                    (
+                        pages.exclusive + pages.shared,
+                        pages.own + pages.unknown.unwrap_or(0) + pages.inherited
+                    ),
                     (pages.anon, pages.anon),
                     "sums of {vma:?}"
                 );
@@ -491,19 +548,21 @@ fn cli_shows_the_report() -> Result<()> {
         record(&read, area)?,
         "the record in JSON"
     );
-    let text = ravel(&["cow", &pid])?;
+    let text = ravel(&["cow", "--vmas", &pid])?;
     let line = text
         .lines()
-        .find(|line| line.starts_with(&format!("{:x}-{:x}", area.start, area.end())))
+        .skip_while(|line| !line.starts_with(&format!("{:x}-{:x}", area.start, area.end())))
+        .nth(1)
         .with_context(|| format!("no line of the area:\n{text}"))?;
-    let words: Vec<&str> = line.split_whitespace().skip(1).collect();
     check_eq!(
-        words.join(" "),
-        "rw-p 16 KiB 16 KiB 4 KiB 12 KiB 4 KiB 12 KiB anonymous",
+        line.trim(),
+        "16K of 16K: 4K private, 12K shared; 4K written, 12K inherited",
         "the line of the area"
     );
     check!(
-        text.contains(&format!("12 KiB with ancestor    {:>7}", parent.pid)),
+        text.lines().any(|line| {
+            line.contains("KiB") && line.ends_with(&format!("{}, parent", parent.pid))
+        }),
         "not shared with the parent:\n{text}"
     );
     Ok(())

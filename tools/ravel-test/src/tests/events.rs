@@ -53,7 +53,7 @@ fn every_source_is_there() -> Result<()> {
         (
             "reset",
             &["tcp/tcp_send_reset", "tcp/tcp_receive_reset"],
-            &[],
+            &["tcp_send_active_reset"],
         ),
         ("drop", &["skb/kfree_skb"], &[]),
         ("shutdown", &[], &["inet_shutdown", "unix_shutdown"]),

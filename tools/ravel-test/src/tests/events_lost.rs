@@ -2,14 +2,17 @@
 //! Streams of events: what has no room, and in which order the rest comes.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ravel_records::Event;
 
+use super::netfilters::{Cgroup, cgroups};
 use crate::harness::say;
-use crate::stream::{Forker, Made, check_numbers, children, forks, lost, possible_cpus};
+use crate::process::Child;
+use crate::stream::{Forker, Made, check_numbers, children, client, forks, lost, possible_cpus};
 use crate::sys;
 use crate::tier::{patience, scale};
 use crate::{check, check_eq, tests};
@@ -21,6 +24,8 @@ tests!("events":
     full_store_leaves_the_rest_in_the_rings,
     flood_is_delivered_or_counted [180 s],
     memory_is_bounded,
+    memory_of_readers_is_counted_and_freed,
+    memory_is_charged_to_the_cgroup,
 );
 
 /// Bytes of the smallest stream, and how many events one CPU's ring has in it.
@@ -62,7 +67,8 @@ fn full_stream_drops_the_newest_and_says_where() -> Result<()> {
             "lost by the state"
         );
     }
-    // Nobody reads: the state tells of what is lost all the same, and what it costs nothing to look.
+    // Nobody reads: the state counts what is lost all the same, and what it costs nothing to
+    // look.
     forker.fork(room + 5)?;
     let state = stream.state()?;
     check_eq!(
@@ -272,4 +278,70 @@ fn memory_is_bounded() -> Result<()> {
         check_eq!(stream.state()?.memory, state.memory, "memory at the end");
     }
     Ok(())
+}
+
+fn memory_of_readers_is_counted_and_freed() -> Result<()> {
+    let terms = format!("sources=shutdown pid={} bytes=4194304", sys::getpid());
+    let stream = Made::new("batches", &terms)?;
+    let memory = || -> Result<u64> { Ok(stream.state()?.memory) };
+    let base = memory()?;
+    let mut reader = stream.reader()?;
+    check_eq!(
+        memory()?,
+        base,
+        "memory with a reader that has read nothing"
+    );
+    let (one, _other) = sys::socketpair(libc::SOCK_STREAM)?;
+    for _ in 0..3000 {
+        sys::shutdown(&one, libc::SHUT_RDWR)?;
+    }
+    reader.terms("events=4096 bytes=1048576")?;
+    let batch = reader.batch()?.context("nothing is ready")?;
+    check_eq!(batch.events.len(), 3000, "events");
+    let with_batch = memory()? - base;
+    check!(
+        (256 << 10..2200 << 10).contains(&with_batch),
+        "{with_batch} bytes for a batch of 3000 events"
+    );
+    reader.acknowledge(None)?;
+    let kept = memory()? - base;
+    check!(kept <= 128 << 10, "{kept} bytes are kept without a batch");
+    drop(reader);
+    check_eq!(memory()?, base, "memory without a reader");
+    Ok(())
+}
+
+fn memory_is_charged_to_the_cgroup() -> Result<()> {
+    let top = cgroups()?;
+    let has_memory = |path: &Path| -> Result<bool> {
+        let controllers = fs::read_to_string(path.join("cgroup.controllers"))?;
+        Ok(controllers.split_whitespace().any(|name| name == "memory"))
+    };
+    if !has_memory(&top)? {
+        say("the kernel has no memory cgroups of version 2");
+        return Ok(());
+    }
+    fs::write(top.join("cgroup.subtree_control"), "+memory")?;
+    let cgroup = Cgroup::new(top.join("ravel-charged"))?;
+    let charged = || -> Result<u64> {
+        Ok(fs::read_to_string(cgroup.0.join("memory.current"))?
+            .trim()
+            .parse()?)
+    };
+    let path = cgroup.0.clone();
+    let mut maker = Child::spawn(move |link| {
+        fs::write(path.join("cgroup.procs"), sys::getpid().to_string())?;
+        link.send("joined")?;
+        link.wait()?;
+        let _held = client().hold_stream("create charged sources=fork bytes=16777216")?;
+        link.send("made")?;
+        link.wait().map(drop)
+    })?;
+    maker.link.recv()?;
+    let before = charged()?;
+    maker.link.send("make")?;
+    maker.link.recv()?;
+    let more = charged()?.saturating_sub(before);
+    check!(more > 15 << 20, "{more} bytes are charged for 16 MiB");
+    maker.kill()
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Streams of events: what poll() waits for.
 
+use std::fs;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,14 +13,16 @@ use ravel_records::Reader;
 use super::events_leases::{check_batch, filled, next, states};
 use crate::stream::{Forker, Made, client};
 use crate::sys;
-use crate::tier::patience;
+use crate::tier::{patience, scale};
 use crate::{check, check_eq, tests};
 
 tests!("leases":
     poll_wakes_for_an_event,
     poll_wakes_for_deadlines_and_delays,
     poll_wakes_for_what_another_gives_back,
+    poll_wakes_whoever_else_looks_at_the_deadline [120 s],
     poll_for_nothing_wakes_at_the_end,
+    epoll_entry_raises_no_interrupts,
 );
 
 /// How long poll() waits for a reader to have something.
@@ -29,7 +33,9 @@ fn wait(reader: &Reader, most: u64) -> Result<Option<Duration>> {
         libc::POLLIN,
         patience(most).as_millis() as i32,
     )?;
-    Ok(ready.then(|| start.elapsed()))
+    // At the end of its time poll() looks once more, whether or not it was woken.
+    let waited = Some(start.elapsed()).filter(|waited| *waited < patience(most));
+    Ok(waited.filter(|_| ready))
 }
 
 fn poll_wakes_for_an_event() -> Result<()> {
@@ -117,6 +123,37 @@ fn poll_wakes_for_what_another_gives_back() -> Result<()> {
     Ok(())
 }
 
+/// Others who look at the stream just after a deadline find the batch ready before the timer fires.
+/// Who sleeps is woken all the same.
+fn poll_wakes_whoever_else_looks_at_the_deadline() -> Result<()> {
+    let (stream, _pids, _forker) = filled("looks", 1, "attempts=1000")?;
+    let (mut holder, sleeper) = (stream.reader()?, stream.reader()?);
+    holder.terms("ms=20")?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let look = || -> Result<()> {
+            let reader = stream.reader()?;
+            while !done.load(Relaxed) {
+                sys::poll(&reader.as_fd(), libc::POLLIN, 0)?;
+            }
+            Ok(())
+        };
+        let lookers = [(), ()].map(|()| scope.spawn(look));
+        let rounds = (0..scale(200, 50)).try_for_each(|round| {
+            // It is handed out only while it is ready: the round before has ended.
+            next(&mut holder)?;
+            let waited = wait(&sleeper, 10)?;
+            check!(waited.is_some(), "not woken in round {round}");
+            Ok(())
+        });
+        done.store(true, Relaxed);
+        for looker in lookers {
+            looker.join().map_err(|_| anyhow!("it panicked"))??;
+        }
+        rounds
+    })
+}
+
 fn poll_for_nothing_wakes_at_the_end() -> Result<()> {
     let mut forker = Forker::new(None)?;
     let stream = Made::new("end", &format!("sources=fork tree={}", forker.pid()))?;
@@ -147,4 +184,43 @@ fn poll_for_nothing_wakes_at_the_end() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// How many interrupts all CPUs have had for work that was put off from where it could not be done.
+fn work_interrupts() -> Result<u64> {
+    let text = fs::read_to_string("/proc/interrupts")?;
+    let mut lines = text.lines().map(str::trim_start);
+    let line = lines.find_map(|line| line.strip_prefix("IWI:"));
+    let counts = line.context("no IWI in /proc/interrupts")?;
+    let counts = counts
+        .split_whitespace()
+        .map_while(|word| word.parse::<u64>().ok());
+    Ok(counts.sum())
+}
+
+/// An epoll instance is entered into the wait queue for as long as it has the descriptor. Events
+/// wake it when somebody has looked and found nothing, and not each time.
+fn epoll_entry_raises_no_interrupts() -> Result<()> {
+    let stream = Made::new("quiet", &format!("sources=shutdown pid={}", sys::getpid()))?;
+    let reader = stream.reader()?;
+    let epoll = sys::epoll_of(&reader.as_fd())?;
+    let (one, _other) = sys::socketpair(libc::SOCK_STREAM)?;
+    let flood = || -> Result<u64> {
+        let before = work_interrupts()?;
+        for _ in 0..1000 {
+            sys::shutdown(&one, libc::SHUT_RDWR)?;
+        }
+        Ok(work_interrupts()? - before)
+    };
+    check!(
+        !sys::poll(&epoll, libc::POLLIN, 0)?,
+        "ready with nothing in it"
+    );
+    // The first wakes the instance.
+    let interrupts = flood()?;
+    check!(interrupts < 200, "{interrupts} interrupts for 1000 events");
+    check!(sys::poll(&epoll, libc::POLLIN, 0)?, "not ready");
+    let interrupts = flood()?;
+    check!(interrupts < 200, "{interrupts} interrupts for 1000 more");
+    Ok(())
 }

@@ -20,6 +20,7 @@ mod cow;
 mod events;
 mod events_cli;
 mod events_failed;
+mod events_held;
 mod events_leases;
 mod events_lost;
 mod events_poll;
@@ -42,6 +43,7 @@ mod netfilters;
 mod packets;
 mod packets_begin;
 mod packets_copies;
+mod packets_extensions;
 mod packets_parts;
 mod packets_probes;
 mod page;
@@ -58,6 +60,8 @@ mod shutdown;
 mod skb_headers;
 mod skb_queues;
 mod skbs;
+mod socket_kinds;
+mod socket_moments;
 mod sockets;
 mod spool;
 mod storm;
@@ -71,6 +75,7 @@ mod work;
 mod work_ended;
 mod work_prefetch;
 mod work_prefetch_ended;
+mod work_safe;
 
 /// Every subject's tests.
 pub const ALL: &[&[Test]] = &[
@@ -95,6 +100,9 @@ pub const ALL: &[&[Test]] = &[
     cost::TESTS,
     graph::TESTS,
     sockets::TESTS,
+    socket_kinds::TESTS,
+    socket_kinds::FAULTS,
+    socket_moments::TESTS,
     names::TESTS,
     shutdown::TESTS,
     queued::TESTS,
@@ -115,6 +123,7 @@ pub const ALL: &[&[Test]] = &[
     events::TESTS,
     events_lost::TESTS,
     events_streams::TESTS,
+    events_held::TESTS,
     events_leases::TESTS,
     events_failed::TESTS,
     events_poll::TESTS,
@@ -124,6 +133,7 @@ pub const ALL: &[&[Test]] = &[
     packets::TESTS,
     packets_begin::TESTS,
     packets_copies::TESTS,
+    packets_extensions::TESTS,
     packets_parts::TESTS,
     packets_probes::TESTS,
     closings::TESTS,
@@ -132,6 +142,7 @@ pub const ALL: &[&[Test]] = &[
     work_ended::TESTS,
     work_prefetch::TESTS,
     work_prefetch_ended::TESTS,
+    work_safe::TESTS,
     forward::TESTS,
     proof::TESTS,
     cli::TESTS,
@@ -140,6 +151,7 @@ pub const ALL: &[&[Test]] = &[
     churn::TESTS,
     bounds::TESTS,
     bounds::CROWD,
+    bounds::FAMILIES,
     bounds::MILLION,
     polite::TESTS,
     privilege::TESTS,

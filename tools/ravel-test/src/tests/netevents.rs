@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use ravel_records::{Dropped, Event, Protocol, Reset, SkState, TcpState, Way};
+use ravel_records::{Dropped, Event, Point, Protocol, Reset, SkState, TcpState, Way};
 
 use super::peers::{pair, wait_for};
+use crate::module;
 use crate::report::own_socket;
 use crate::stream::{Made, check_numbers, client, errno};
 use crate::sys;
@@ -25,6 +26,7 @@ tests!("netevents":
     resets_are_told_as_snmp_counts_them [120 s],
     drops_are_told_as_snmp_and_ftrace_count_them [120 s],
     drop_of_what_is_no_ip_says_so,
+    owner_that_is_no_socket_is_not_followed,
     what_happens_to_a_socket_is_no_process_doing,
     made_and_removed_under_traffic [180 s],
 );
@@ -263,6 +265,18 @@ fn resets_are_told_as_snmp_counts_them() -> Result<()> {
         .iter()
         .filter_map(mine)
         .partition(|reset| reset.way == Way::Sent);
+    // None is received before it is sent.
+    let mut on_their_way: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for reset in events.iter().filter_map(mine) {
+        let (local, remote) = (reset.local.to_string(), reset.remote.to_string());
+        if reset.way == Way::Sent {
+            *on_their_way.entry((remote, local)).or_default() += 1;
+        } else {
+            let sent = on_their_way.remove(&(local, remote));
+            check_eq!(sent, Some(1), "sent before this was received: {reset:?}");
+        }
+    }
+    check_eq!(on_their_way.len(), 0, "resets that are not received");
     let mut told: Vec<_> = sent
         .iter()
         .map(|reset| {
@@ -340,7 +354,7 @@ impl Drop for Ftrace {
 }
 
 fn drops_are_told_as_snmp_and_ftrace_count_them() -> Result<()> {
-    alone()?;
+    let netns = alone()?;
     let total = scale(1000, 200);
     let full = UdpSocket::bind("127.0.0.1:0")?;
     sys::set_option(&full, libc::SOL_SOCKET, libc::SO_RCVBUF, 4096)?;
@@ -415,7 +429,11 @@ fn drops_are_told_as_snmp_and_ftrace_count_them() -> Result<()> {
     check!(overflow.len() > total / 2, "hardly any overflow");
     let (socket, _) = own_socket(&full)?;
     for drop in &overflow {
-        check_eq!(drop.id, socket.id, "the socket");
+        check_eq!(
+            (drop.id, drop.inode, drop.netns),
+            (socket.id, inode(&full)?, netns),
+            "the socket"
+        );
     }
     // The kernel's own words for where and why.
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
@@ -457,6 +475,54 @@ fn drop_of_what_is_no_ip_says_so() -> Result<()> {
     );
     check_eq!(drop.reason.as_str(), "UNHANDLED_PROTO", "reason");
     check_eq!((drop.id.0, drop.inode, drop.netns), (0, 0, 0), "socket");
+    Ok(())
+}
+
+/// Another module keeps what is no socket in `skb->sk`, and frees one sk_buff as dropped and one as consumed.
+fn owner_that_is_no_socket_is_not_followed() -> Result<()> {
+    let stream = Made::new("foreign", "sources=drop,packet port=7707")?;
+    let all = Made::new("all", "sources=drop,packet bytes=16777216")?;
+    let path = module::beside("ravel-test-skb.ko")?;
+    let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
+    sys::insert_module(&file).context("insert ravel-test-skb.ko")?;
+    sys::delete_module("ravel_test_skb").context("remove it")?;
+    let ends = ["192.0.2.1:7707", "192.0.2.2:7708"];
+    for stream in [stream, all] {
+        let mut told = Vec::new();
+        for event in stream.drain()? {
+            let (what, from, to, socket) = match event {
+                Event::Drop(drop) => (
+                    "event",
+                    drop.from,
+                    drop.to,
+                    (drop.id.0, drop.inode, drop.netns),
+                ),
+                Event::Packet(packet) => (
+                    match packet.point {
+                        Point::Drop => "drop",
+                        Point::Consume => "consume",
+                        Point::Free => "free",
+                        _ => "another point",
+                    },
+                    packet.from,
+                    packet.to,
+                    (packet.id.0, packet.inode, packet.netns),
+                ),
+                _ => continue,
+            };
+            if from == ends[0] {
+                check_eq!(to.to_string(), ends[1], "to");
+                check_eq!(socket, (0, 0, 0), "socket of {what}");
+                told.push(what);
+            }
+        }
+        told.sort_unstable();
+        check_eq!(
+            told,
+            ["consume", "drop", "event", "free", "free"],
+            "what happened to both"
+        );
+    }
     Ok(())
 }
 

@@ -588,11 +588,14 @@ fn cli_shows_pages() -> Result<()> {
         format!("{start}      3  anon"),
         "self".into(),
         format!("descendant  {:>7}", child.pid),
-        "3 pages, 0 empty; 6 mappers".into(),
+        "3 pages and 0 empty entries; 6 mappers of the pages.".into(),
     ] {
         check!(text.contains(&part), "no {part:?} in:\n{text}");
     }
     let one = ravel(&["page", &pid, &format!("0x{start}")])?;
-    check!(one.contains("1 page, 0 empty; 2 mappers"), "{one}");
+    check!(
+        one.contains("1 page and 0 empty entries; 2 mappers of the pages."),
+        "{one}"
+    );
     Ok(())
 }

@@ -4,17 +4,20 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
+use ravel_records::{AnonVmaReport, ChainsReport, CowReport};
 
 use crate::harness::say;
 use crate::module::query;
 use crate::process::{Area, Child};
 use crate::sys::{self, PAGE};
-use crate::{check, tests, tier};
+use crate::{check, check_eq, tests, tier};
 
 tests!("polite":
     who_maps_seldom_waits_for_reports [120 s],
+    threads_that_always_map_do_not_keep_a_report_off [240 s],
 );
 
 /// How often this thread has slept, as the scheduler counts.
@@ -73,6 +76,66 @@ fn who_maps_seldom_waits_for_reports() -> Result<()> {
         check!(
             slept * tier::scale(20, 10) as u64 <= rounds,
             "{slept} of {rounds} times it had to wait while {request} was read"
+        );
+    }
+    child.kill()
+}
+
+/// Two threads map and unmap without pause, beside VMAs that stand still. Each of those is in each report once, and that
+/// takes no more than a few times as long as the kernel's own smaps.
+fn threads_that_always_map_do_not_keep_a_report_off() -> Result<()> {
+    let pieces = tier::scale(6000, 600);
+    let area = Area::map(pieces)?;
+    let mut child = Child::spawn(move |link| {
+        for page in (area.start..area.end()).step_by(2 * PAGE) {
+            sys::poke(page as usize, 1);
+            sys::protect(page as usize + PAGE, PAGE, libc::PROT_READ)?;
+        }
+        for _ in 0..2 {
+            thread::spawn(|| -> Result<()> {
+                loop {
+                    let start = sys::map_anon(16 * PAGE, libc::PROT_READ | libc::PROT_WRITE)?;
+                    sys::poke(start, 1);
+                    sys::unmap(start, 16 * PAGE)?;
+                }
+            });
+        }
+        link.send("ready")?;
+        link.wait().map(drop)
+    })?;
+    check_eq!(child.link.wait()?, "ready", "what the child says");
+    let start = Instant::now();
+    fs::read(format!("/proc/{}/smaps", child.pid))?;
+    let smaps = start.elapsed();
+    for report in ["anon_vma", "cow", "chains"] {
+        let start = Instant::now();
+        let (errno, answer) = query(format!("{report} {}", child.pid).as_bytes())?;
+        check_eq!(errno, 0, "write");
+        let text = answer.whole()?;
+        let time = start.elapsed();
+        let starts: Vec<u64> = match report {
+            "anon_vma" => {
+                let report = AnonVmaReport::parse(&text)?;
+                report.vmas.iter().map(|vma| vma.start.0).collect()
+            }
+            "cow" => {
+                let report = CowReport::parse(&text)?;
+                report.vmas.iter().map(|vma| vma.start.0).collect()
+            }
+            _ => {
+                let report = ChainsReport::parse(&text)?;
+                report.vmas.iter().map(|chain| chain.start.0).collect()
+            }
+        };
+        let inside = starts
+            .iter()
+            .filter(|start| (area.start..area.end()).contains(start));
+        let want: Vec<u64> = (area.start..area.end()).step_by(PAGE).collect();
+        check!(inside.eq(&want), "VMAs that stand still, in {report}");
+        say(format_args!("{report}: {time:.2?}; smaps: {smaps:.2?}"));
+        check!(
+            time < smaps * 8,
+            "{report} took {time:.2?}, and smaps {smaps:.2?}"
         );
     }
     child.kill()

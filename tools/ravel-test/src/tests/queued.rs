@@ -127,14 +127,20 @@ fn unsent_bytes_of_tcp() -> Result<()> {
         "bytes that wait at both ends"
     );
     let queues = own_queues(&one)?;
-    let packets =
-        queue(&queues, &QueueName::Write)?.packets + queue(&queues, &QueueName::Rtx)?.packets;
+    // tcpi_unacked counts packets; one sk_buff may hold several.
+    let info = sys::tcp_info(&one)?;
+    let unacked = u32::from_ne_bytes([info[24], info[25], info[26], info[27]]);
+    let packets = queue(&queues, &QueueName::Write)?.packets + u64::from(unacked);
     let there = queues
         .socket
         .detail
         .as_ref()
         .map(|detail| detail.tx_packets);
-    check_eq!(there, Some(packets), "tx_packets and the queues in `skbs`");
+    check_eq!(
+        there,
+        Some(packets),
+        "tx_packets, by `skbs` and by TCP_INFO"
+    );
     // A FIN behind them is counted by SIOCOUTQ, and is no byte.
     sys::shutdown(&one, libc::SHUT_WR)?;
     let after = agreed(&one, "-t")?;

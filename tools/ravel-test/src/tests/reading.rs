@@ -367,7 +367,7 @@ const RECORDS: &[(&str, &str)] = &[
     ),
     (
         "cow",
-        "start:h end:h perms:w anon:n exclusive:n shared:n own:n inherited:n huge:n file:n zero:n \
+        "start:h end:h perms:w anon:n exclusive:n shared:n own:n unknown:n inherited:n huge:n file:n zero:n \
          ksm:n swap:n migration:n other:n moved:n name:s",
     ),
     (
@@ -412,7 +412,7 @@ const RECORDS: &[(&str, &str)] = &[
         "socket",
         "fd:n id:i inode:n netns:n family:w type:w protocol:w socket_state:w sk_state:w \
          shutdown:w local:s remote:s linger:l err:n soft_err:n file_refs:n rx_bytes:n rx_packets:n \
-         tx_bytes:n tx_packets:n wmem:n inq:n outq:n busy:f",
+         tx_bytes:n tx_packets:n wmem:n sndbuf:n rmem:n rcvbuf:n drops:n inq:n outq:n busy:f",
     ),
     ("queue", "fd:n name:w packets:n shown:n"),
     ("signal", "fd:n async:f to:w pid:n signal:n"),
@@ -456,7 +456,7 @@ const SUMMARIES: &[(&str, &str)] = &[
     ),
     (
         "cow",
-        "report:w vmas:n told:n public:n hugetlb:n anon:n exclusive:n shared:n own:n inherited:n \
+        "report:w vmas:n told:n public:n hugetlb:n anon:n exclusive:n shared:n own:n unknown:n inherited:n \
          huge:n file:n zero:n ksm:n swap:n migration:n other:n moved:n cut:n",
     ),
     (
@@ -673,7 +673,7 @@ fn every_line_keeps_to_the_format() -> Result<()> {
     detach(scene.puppet.pid)?;
     check_text(&read_file("attached")?.whole()?, "summary")?;
     let kinds = check_text(&read_file("locks")?.whole()?, "lock")?;
-    check_eq!(kinds.get("lock"), Some(&7), "lock records");
+    check_eq!(kinds.get("lock"), Some(&9), "lock records");
     let version = read_file("version")?.whole()?;
     check_eq!(
         check_line(std::str::from_utf8(&version)?.trim_end())?,

@@ -16,17 +16,29 @@ use crate::report::own_socket;
 use crate::sys::{self, Pid};
 use crate::{check, check_eq, tests};
 
+mod closed;
+
+use closed::{
+    connection_asked_for_ends_at_once, connections_passed_over_end_at_once,
+    lock_of_a_file_asked_for_ends_at_once,
+};
+
 tests!("sharers":
     descriptors_after_dup_and_fork,
+    descriptor_far_behind_in_a_sparse_table,
     agrees_with_proc_for_every_socket,
     table_that_is_shared_counts_once,
     messages_on_their_way,
     messages_in_a_connection_that_nobody_accepted,
     message_within_a_message_is_not_named,
     registered_with_a_ring,
+    registered_in_many_slots_of_a_ring,
     watched_by_epoll_without_a_reference,
     call_under_way_is_not_named,
     bad_descriptors_are_refused,
+    connection_asked_for_ends_at_once,
+    lock_of_a_file_asked_for_ends_at_once,
+    connections_passed_over_end_at_once,
 );
 
 /// The report, also of a file that others take and give back meanwhile.
@@ -102,6 +114,19 @@ fn descriptors_after_dup_and_fork() -> Result<()> {
     child.kill()?;
     drop(copy);
     check_holders(&one, vec![held(us, fd)], 0)
+}
+
+fn descriptor_far_behind_in_a_sparse_table() -> Result<()> {
+    const FAR: i32 = 900_000;
+    let us = sys::getpid();
+    sys::allow_descriptors(1 << 20)?;
+    let (one, _two) = pair()?;
+    let far = sys::dup_from(&one, FAR)?;
+    let held = |fd| (us, fd, Holds::Descriptor, 1);
+    check_holders(&one, vec![held(one.as_raw_fd()), held(FAR)], 0)?;
+    check_holders(&far, vec![held(one.as_raw_fd()), held(FAR)], 0)?;
+    check_eq!(own_socket(&far)?.0.file_refs, 2, "file_refs in `sockets`");
+    Ok(())
 }
 
 /// Every (pid, descriptor) of the machine that is the socket with that inode, by /proc.
@@ -261,6 +286,22 @@ fn registered_with_a_ring() -> Result<()> {
     drop(ring);
     super::peers::wait_for("the ring's end", || Ok(own_socket(&one)?.0.file_refs == 1))?;
     check_holders(&one, vec![here], 0)
+}
+
+fn registered_in_many_slots_of_a_ring() -> Result<()> {
+    let us = sys::getpid();
+    sys::allow_descriptors(20_000)?;
+    let (one, _two) = pair()?;
+    let ring = sys::ring()?;
+    let mut fds = vec![-1; 10_000];
+    // More than are looked at in one hold of the ring's lock: the ends of the holds, too.
+    for slot in [0, 1, 4095, 4096, 8191, 8192, 9_999] {
+        fds[slot] = one.as_raw_fd();
+    }
+    sys::ring_register(&ring, &fds)?;
+    let here = (us, one.as_raw_fd(), Holds::Descriptor, 1);
+    let there = (us, ring.as_raw_fd(), Holds::Ring, 7);
+    check_holders(&one, vec![here, there], 0)
 }
 
 fn watched_by_epoll_without_a_reference() -> Result<()> {

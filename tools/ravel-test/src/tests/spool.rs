@@ -26,6 +26,7 @@ tests!("spool":
     flood_is_in_files_or_counted [120 s],
     signal_ends_it_between_batches,
     full_disk_acknowledges_nothing,
+    every_new_folder_is_on_the_disk,
     what_failed_is_taken_in_again,
     what_cannot_be_is_a_sentence_and_exit_1,
 );
@@ -101,6 +102,42 @@ fn read_all(folder: &Folder, upto: u64) -> Result<(Vec<Event>, String)> {
     Ok((events, said))
 }
 
+/// A folder is on the disk only once the one above it has been synced.
+fn every_new_folder_is_on_the_disk() -> Result<()> {
+    let folder = Folder::new("deep")?;
+    let mut forker = Forker::new(None)?;
+    let _stream = Made::new("deep", &format!("sources=fork tree={}", forker.pid()))?;
+    forker.fork(3)?;
+    let (deep, trace) = (folder.0.join("a/b/c"), folder.0.join("trace"));
+    let output = Command::new("strace")
+        .args(["-f", "-y", "-e", "trace=fsync,fdatasync,write", "-o"])
+        .arg(&trace)
+        .arg(module::beside("ravel")?)
+        .args(["events", "--stream", "deep", "--no-wait", "--spool"])
+        .arg(&deep)
+        .output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let trace = fs::read_to_string(trace)?;
+    let first = trace.find("00000001.jsonl").context("nothing is written")?;
+    for path in ["/a/b", "/a", ""] {
+        let path = format!("fsync({}{path}>)", folder.path());
+        let synced = trace.lines().position(|line| {
+            let line = line.split_once('<').map(|(call, rest)| {
+                let name = call.split('(').next().unwrap_or_default();
+                let name = name.split_whitespace().last().unwrap_or_default();
+                format!("{name}({rest}")
+            });
+            line.is_some_and(|line| line.starts_with(&path))
+        });
+        let before = trace[..first].lines().count();
+        check!(
+            synced.is_some_and(|at| at < before),
+            "{path} is not there before the first write: {trace}"
+        );
+    }
+    Ok(())
+}
+
 fn what_is_written_is_read_once() -> Result<()> {
     let folder = Folder::new("once")?;
     let mut forker = Forker::new(None)?;
@@ -173,11 +210,11 @@ fn acknowledged_only_when_on_the_disk() -> Result<()> {
         })
         .filter(|call| !call.is_empty())
         .collect();
-    // Before the first, the folder has the new file's name.
-    let wanted = [
-        "sync", "write", "sync", "sync", "ack", "write", "sync", "ack",
-    ];
-    check_eq!(calls, wanted, "system calls in {text}");
+    // Before the first, every new folder is in the one above, and the file's name in its folder.
+    let begun = calls.iter().take_while(|call| **call == "sync").count();
+    check!(begun > 0, "nothing is synced first: {text}");
+    let wanted = ["write", "sync", "sync", "ack", "write", "sync", "ack"];
+    check_eq!(calls[begun..], wanted, "system calls in {text}");
     Ok(())
 }
 

@@ -127,7 +127,7 @@ fn close_wait_is_freed_by_its_last_holder() -> Result<()> {
     check_eq!(holders(&told["holders"]), want, "holders");
     check_eq!(holders(&told["blame"]), want, "blame");
     check_eq!(told["unnamed"], 0, "references not named");
-    check_eq!(told["other_end"]["state"], "FIN_WAIT2", "other end");
+    check_eq!(told["other_end"]["state"], "fin_wait2", "other end");
     let theirs = vec![(us, client.as_raw_fd()), (child.pid, client.as_raw_fd())];
     let mut other = holders(&told["other_end"]["holders"]);
     other.sort_unstable();
@@ -168,7 +168,7 @@ fn shutdown_by_one_frees_for_all() -> Result<()> {
     client.shutdown(Shutdown::Write)?;
     wait_state(&server, SkState::CloseWait)?;
     let told = only(port)?;
-    let said = told["freed_by"].as_str().unwrap_or_default();
+    let said = told["text"]["remedy"].as_str().unwrap_or_default();
     check!(said.contains("shutdown(WR) by any of them"), "{said}");
     server.shutdown(Shutdown::Write)?;
     wait_for("an end of CLOSE_WAIT", || {
@@ -190,13 +190,13 @@ fn half_closed_by_this_side_is_told_with_the_other() -> Result<()> {
         "what is told once"
     );
     check_eq!(told["inode"], own_socket(&server)?.0.inode, "which end");
-    let said = told["freed_by"].as_str().unwrap_or_default();
+    let said = told["text"]["remedy"].as_str().unwrap_or_default();
     check!(said.contains("5 bytes are unread"), "{said}");
     // Nobody has the client's end: the kernel takes it away after a time, the server's stays.
     drop(client);
     wait_for("an orphan", || Ok(only(port)?["other_end"]["inode"] == 0))?;
     let end = only(port)?["other_end"].clone();
-    check_eq!(end["state"], "FIN_WAIT2", "state of the orphan");
+    check_eq!(end["state"], "fin_wait2", "state of the orphan");
     let ms = end["ends_ms"].as_u64().context("no end")?;
     check!((50_000..=60_000).contains(&ms), "it ends in {ms} ms");
     Ok(())
@@ -242,7 +242,8 @@ fn gone_before_accept() -> Result<()> {
     clients[1].shutdown(Shutdown::Write)?;
     drop(clients.pop());
     wait_for("both", || {
-        Ok(of_ours(&listener)?.is_some_and(|of| of["waiting"] == serde_json::json!([3, 2])))
+        Ok(of_ours(&listener)?
+            .is_some_and(|of| of["waiting"] == serde_json::json!({"connections": 3, "closed": 2})))
     })?;
     // The clients' own ends are told with it, not once more.
     let told = only(address.port())?;
@@ -269,7 +270,10 @@ fn gone_before_accept() -> Result<()> {
     let told = of_ours(&unix)?.context("not told")?;
     check_eq!(
         (&told["why"], &told["waiting"]),
-        (&Value::from("not_accepted"), &serde_json::json!([1, 1])),
+        (
+            &Value::from("not_accepted"),
+            &serde_json::json!({"connections": 1, "closed": 1})
+        ),
         "a unix listener"
     );
     Ok(())
@@ -283,7 +287,7 @@ fn closed_and_not_acknowledged() -> Result<()> {
     let told = of_ours(&one)?.context("not told")?;
     check_eq!(
         (&told["why"], &told["sk_state"]),
-        (&Value::from("unacknowledged"), &Value::from("FIN_WAIT1")),
+        (&Value::from("unacknowledged"), &Value::from("fin_wait1")),
         "shut down behind a closed window"
     );
     let theirs = vec![(us, two.as_raw_fd())];
@@ -343,7 +347,7 @@ fn unread_and_no_room() -> Result<()> {
         let told = told.context("none")?;
         check_eq!(told["why"], "no_room", "why");
         check_eq!(
-            told["blamed"],
+            told["text"]["responsible"],
             format!("the program at {THERE}:{PORT}"),
             "blame"
         );
@@ -389,8 +393,8 @@ fn shared_by_processes_and_messages() -> Result<()> {
         [(us, from.as_raw_fd())],
         "message"
     );
-    let said = told["freed_by"].as_str().unwrap_or_default();
-    check!(said.contains("in messages that nobody has read"), "{said}");
+    let said = told["text"]["remedy"].as_str().unwrap_or_default();
+    check!(said.contains("in unread messages of unix socket"), "{said}");
     Ok(())
 }
 
@@ -408,12 +412,12 @@ fn unheld_is_in_a_message() -> Result<()> {
     let told = find()?.context("not told while it is open")?;
     check_eq!(
         (&told["inode"], &told["sk_state"]),
-        (&Value::from(inode), &Value::from("ESTABLISHED")),
+        (&Value::from(inode), &Value::from("established")),
         "which"
     );
     one.shutdown(Shutdown::Write)?;
     wait_for("CLOSE_WAIT", || {
-        Ok(find()?.is_some_and(|of| of["sk_state"] == "CLOSE_WAIT"))
+        Ok(find()?.is_some_and(|of| of["sk_state"] == "close_wait"))
     })?;
     drop((to, from));
     wait_for("its end", || Ok(find()?.is_none()))
@@ -532,7 +536,16 @@ fn text_has_the_blame_and_the_remedy() -> Result<()> {
     let port = client.local_addr()?.port();
     drop(client);
     wait_state(&server, SkState::CloseWait)?;
-    let text = run(&["--all"])?;
+    let table = run(&["--port", &port.to_string()])?;
+    let (first, rest) = table.split_once('\n').context("one line")?;
+    check!(first.starts_with("1 critical among "), "{table}");
+    check!(
+        rest.contains("close-wait")
+            && rest.contains("close (sends FIN)")
+            && rest.contains("ravel stuck --why"),
+        "{table}"
+    );
+    let text = run(&["--why", "--all"])?;
     let us = format!("{} fd {}", sys::getpid(), server.as_raw_fd());
     let lines: Vec<&str> = text.lines().collect();
     let at = lines
@@ -540,15 +553,15 @@ fn text_has_the_blame_and_the_remedy() -> Result<()> {
         .position(|line| line.contains(&format!("127.0.0.1:{port}  tcp CLOSE_WAIT")))
         .with_context(|| text.clone())?;
     check!(
-        lines[at].contains("FIN_WAIT2, which nobody has open, removed in "),
+        lines[at].contains("FIN_WAIT2, which no process has open, removed in "),
         "{text}"
     );
     check!(
-        lines[at + 1].contains("blame") && lines[at + 1].contains(&us),
+        lines[at + 1].contains("responsible") && lines[at + 1].contains(&us),
         "{text}"
     );
     check!(
-        lines[at + 2].contains("freed by") && lines[at + 2].contains("sends FIN"),
+        lines[at + 2].contains("remedy") && lines[at + 2].contains("sends FIN"),
         "{text}"
     );
     check!(text.contains("close wait: "), "{text}");

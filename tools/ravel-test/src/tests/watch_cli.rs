@@ -433,7 +433,7 @@ fn what_cannot_be_watched_is_a_sentence_and_exit_1() -> Result<()> {
         .stdin(Stdio::null())
         .output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    check_eq!(output.status.code(), Some(1), "exit code: {errors}");
+    check_eq!(output.status.code(), Some(3), "exit code: {errors}");
     check!(errors.contains("no process"), "{errors}");
     for (socket, sentence) in [
         (format!("{pid}:999"), "no such descriptor"),

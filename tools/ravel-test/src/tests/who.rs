@@ -23,6 +23,15 @@ tests!("who":
     nothing_found_is_said,
 );
 
+/// Its exit code.
+fn code(words: &[&str]) -> Result<Option<i32>> {
+    let out = Command::new(crate::module::beside("ravel")?)
+        .arg("who")
+        .args(words)
+        .output()?;
+    Ok(out.status.code())
+}
+
 fn run(words: &[&str]) -> Result<(bool, String, String)> {
     let out = Command::new(crate::module::beside("ravel")?)
         .arg("who")
@@ -72,7 +81,7 @@ fn by_port_and_address() -> Result<()> {
         let told = who(&words)?;
         check_eq!(told.len(), 1, "sockets of {words}: {told:?}");
         check_holders(&told[0], both.clone())?;
-        check_eq!(told[0]["sk_state"], "LISTEN", "state");
+        check_eq!(told[0]["sk_state"], "listen", "state");
     }
     check!(!run(&[&format!("127.0.0.2:{port}")])?.0, "another address");
     // An accepted connection has the port as well; who connected is its other end.
@@ -80,7 +89,7 @@ fn by_port_and_address() -> Result<()> {
     let (server, _) = listener.accept()?;
     let told = who(&port.to_string())?;
     check_eq!(told.len(), 2, "sockets: {told:?}");
-    let accepted = told.iter().find(|told| told["sk_state"] == "ESTABLISHED");
+    let accepted = told.iter().find(|told| told["sk_state"] == "established");
     let accepted = accepted.context("no connection")?;
     check_holders(accepted, vec![(us, server.as_raw_fd())])?;
     check_eq!(
@@ -130,7 +139,7 @@ fn by_path_and_abstract_name() -> Result<()> {
     std::fs::remove_file(path)?;
     check_eq!(told.len(), 2, "sockets: {told:?}");
     for told in &told {
-        let (fd, peer): (_, &[_]) = match told["sk_state"] == "LISTEN" {
+        let (fd, peer): (_, &[_]) = match told["sk_state"] == "listen" {
             true => (listener.as_raw_fd(), &[]),
             false => (server.as_raw_fd(), &[(us, client.as_raw_fd())]),
         };
@@ -174,6 +183,11 @@ fn nothing_found_is_said() -> Result<()> {
     check!(
         err.contains("no process has") && err.contains("try: "),
         "{err}"
+    );
+    check_eq!(
+        code(&["inode:1"])?,
+        Some(3),
+        "exit code of what is not there"
     );
     for bad in ["", "x", "70000", "inode:x"] {
         let (well, _, err) = run(&[bad])?;

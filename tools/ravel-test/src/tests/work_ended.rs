@@ -406,7 +406,8 @@ pub(super) fn kill_two_workers(
     Ok(())
 }
 
-fn is_alive(pid: i32) -> bool {
+/// Whether a process runs, or may again.
+pub(super) fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit_once(") ")

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use ravel_records::Event;
+use ravel_records::{Event, json, visible};
 
 use crate::Failure;
 use crate::origin::{Origin, Told};
@@ -109,13 +109,12 @@ struct Out {
 impl Out {
     fn add(&mut self, origin: &Origin, event: &Event) -> Result<(), Failure> {
         if self.json {
-            serde_json::to_writer(&mut self.text, &Told { origin, event })
-                .map_err(|error| Failure::Output(error.into()))?;
-            self.text.push(b'\n');
+            json::write_line(&mut self.text, &Told { origin, event }).map_err(Failure::Output)?;
         } else {
             if self.last.as_ref() != Some(origin) {
                 let Origin { host, boot, stream } = origin;
-                let whose = format!("{DIM}stream {stream} of {host}, boot {boot}{DIM:#}\n");
+                let whose = format!("stream {stream} of {host}, boot {boot}");
+                let whose = format!("{DIM}{}{DIM:#}\n", visible(&whose));
                 self.text.extend(whose.bytes());
                 self.last = Some(origin.clone());
             }

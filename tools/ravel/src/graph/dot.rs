@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use ravel_records::visible;
+
 use super::{Graph, span};
 
 /// The whole file.
@@ -74,8 +76,11 @@ pub fn write(graph: &Graph) -> String {
     text
 }
 
-/// A string of the language.
+/// A string of the language, with nothing active in it but the breaks between its lines.
 fn quote(text: &str) -> String {
-    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("\"{}\"", text.replace('\n', "\\n"))
+    let lines: Vec<String> = text
+        .split('\n')
+        .map(|line| visible(line).replace('\\', "\\\\").replace('"', "\\\""))
+        .collect();
+    format!("\"{}\"", lines.join("\\n"))
 }

@@ -1,6 +1,5 @@
-//! Where the blocks of a panel stand: the x coordinates by Sugiyama's method, a row for each depth.
-
-use rust_sugiyama::configure::{Config, CrossingMinimization, RankingType};
+//! Where the blocks of a panel stand. A panel is a tree: each block stands above the middle of what is below it, in the
+//! row of its depth, and the blocks below it share no column with those below another.
 
 use super::Panel;
 
@@ -16,47 +15,38 @@ pub struct Place {
     pub row: usize,
 }
 
-/// The place of each block, given its size, and the width of them all.
+/// The place of each block, given its size, and the width of them all. Each block is looked at twice.
 pub fn places(panel: &Panel, sizes: &[(f64, f64)]) -> (Vec<Place>, f64) {
-    let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-    let mut places: Vec<Place> = Vec::with_capacity(sizes.len());
-    for block in &panel.blocks {
-        // A parent stands before its children.
-        let row = block.parent.map_or(0, |parent| places[parent].row + 1);
-        places.push(Place { x: 0.0, row });
-    }
-    let vertices: Vec<(u32, (f64, f64))> = sizes
-        .iter()
-        .enumerate()
-        .map(|(at, size)| (number(at), (size.0 + GAP, size.1)))
-        .collect();
-    // The crate visits a vertex' neighbours from the last to the first.
-    let edges: Vec<(u32, u32)> = panel
-        .blocks
-        .iter()
-        .enumerate()
-        .rev()
-        .filter_map(|(at, block)| Some((number(block.parent?), number(at))))
-        .collect();
-    let config = Config {
-        vertex_spacing: GAP,
-        ranking_type: RankingType::Up,
-        c_minimization: CrossingMinimization::Barycenter,
-        // A tree has no crossings to be undone.
-        transpose: false,
-        ..Config::default()
-    };
-    for (laid, _, _) in rust_sugiyama::from_vertices_and_edges(&vertices, &edges, &config) {
-        for (at, (x, _)) in laid {
-            if let Some(place) = places.get_mut(at) {
-                place.x = x;
-            }
+    let number = panel.blocks.len();
+    // What is below a block, and how wide that is. Parents stand before their children.
+    let mut below = vec![0.0f64; number];
+    for (at, block) in panel.blocks.iter().enumerate().rev() {
+        let wide = sizes[at].0.max(below[at]);
+        if let Some(parent) = block.parent {
+            let gap = if below[parent] > 0.0 { GAP } else { 0.0 };
+            below[parent] += gap + wide;
         }
     }
-    let left = |(place, size): (&Place, &(f64, f64))| place.x - size.0 / 2.0;
-    let least = places.iter().zip(sizes).map(left).fold(f64::MAX, f64::min);
-    places.iter_mut().for_each(|place| place.x -= least);
-    let right = |(place, size): (&Place, &(f64, f64))| place.x + size.0 / 2.0;
-    let width = places.iter().zip(sizes).map(right).fold(0.0, f64::max);
+    let mut places: Vec<Place> = Vec::with_capacity(number);
+    // Where the next child of each block begins.
+    let mut next = vec![0.0f64; number];
+    let (mut right, mut width) = (0.0f64, 0.0f64);
+    for (at, block) in panel.blocks.iter().enumerate() {
+        let wide = sizes[at].0.max(below[at]);
+        let (begin, row) = match block.parent {
+            Some(parent) => (next[parent], places[parent].row + 1),
+            None => (right, 0),
+        };
+        match block.parent {
+            Some(parent) => next[parent] += wide + GAP,
+            None => right += wide + GAP,
+        }
+        next[at] = begin + (wide - below[at]) / 2.0;
+        width = width.max(begin + wide);
+        places.push(Place {
+            x: begin + wide / 2.0,
+            row,
+        });
+    }
     (places, width)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use ravel_records::visible;
 use unicode_width::UnicodeWidthStr;
 
 use super::layout::{self, Place};
@@ -22,6 +23,8 @@ const ROW: f64 = 56.0;
 const EDGE: f64 = 20.0;
 /// Left of the blocks, for the depths.
 const MARGIN: f64 = 76.0;
+/// Stops of a line on its way past other blocks.
+const MOST_STOPS: usize = 64;
 /// Processes that the legend names.
 const NAMED: usize = 24;
 
@@ -43,8 +46,10 @@ fn colour(process: usize) -> (&'static str, &'static str) {
     COLOURS[process % COLOURS.len()]
 }
 
+/// Text for an element, with nothing active in it: XML has no way to write most controls.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
+    visible(text)
+        .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
@@ -405,6 +410,11 @@ impl Drawing<'_> {
             let mut stops = vec![(end, gy + BOX), (end, self.floor(to))];
             let mut between = block.parent;
             while let Some(passed) = between.filter(|passed| *passed != to) {
+                // A line past that many cannot be followed anyway.
+                if stops.len() > MOST_STOPS {
+                    stops.truncate(2);
+                    break;
+                }
                 let (left, _) = self.corner(passed);
                 let neck = left + self.sized[passed].group + NECK * 0.6;
                 let row = self.places[passed].row;

@@ -35,18 +35,23 @@ pub fn read<E: From<io::Error>>(
     mut tell: impl FnMut(&Origin, &Event) -> Result<(), E>,
 ) -> Result<Summary, E> {
     let mut summary = Summary::default();
-    let mut before: HashMap<Origin, Vec<Seen>> = HashMap::new();
+    // By boot and stream: a machine may have been renamed.
+    let mut seen: HashMap<(String, String), Seen> = HashMap::new();
     for (_, path) in segments(folder)? {
         summary.segments += 1;
         let mut segment = Segment::open(&path)?;
-        let mut seen = Seen::default();
+        let mut is_new = true;
         while let Some(events) = segment.batch()? {
             let Some(origin) = &segment.origin else {
                 continue;
             };
-            let before = before.entry(origin.clone()).or_default();
+            let key = (origin.boot.clone(), origin.stream.clone());
+            let seen = seen.entry(key).or_default();
+            if std::mem::take(&mut is_new) {
+                seen.next_segment();
+            }
             for event in &events {
-                if seen.has(event) || before.iter().any(|seen| seen.has(event)) {
+                if seen.has(event) {
                     summary.again += 1;
                     continue;
                 }
@@ -61,9 +66,6 @@ pub fn read<E: From<io::Error>>(
         summary.cut += segment.pending.len() as u64;
         if segment.damaged {
             summary.damaged.push(path);
-        }
-        if let Some(origin) = segment.origin {
-            before.entry(origin).or_default().push(seen);
         }
     }
     Ok(summary)

@@ -252,3 +252,18 @@ fn streams_are_told_apart_also_by_their_lives() {
     ];
     assert_eq!(all(folder.path()).0, wanted);
 }
+
+#[test]
+fn a_machine_that_was_renamed_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    writer(folder.path()).append(&exits(1..=3)).unwrap();
+    let renamed = Origin {
+        host: "there".into(),
+        ..origin("s")
+    };
+    let mut spool = Writer::open(folder.path(), renamed, u64::MAX).unwrap();
+    spool.append(&exits(2..=5)).unwrap();
+    drop(spool);
+    assert_eq!(seqs(folder.path()).0, [1, 2, 3, 4, 5]);
+    assert_eq!(seqs(folder.path()).1.again, 2);
+}

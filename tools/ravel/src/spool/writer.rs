@@ -31,16 +31,12 @@ pub struct Writer {
 impl Writer {
     /// Opens a spool, and makes its folder where it is not there. `WouldBlock`: another writes to it.
     pub fn open(path: &Path, origin: Origin, limit: u64) -> io::Result<Self> {
-        fs::create_dir_all(path)?;
+        create(path)?;
         let folder = File::open(path)?;
         flock(&folder, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
             Errno::WOULDBLOCK => io::Error::from(ErrorKind::WouldBlock),
             errno => errno.into(),
         })?;
-        // The folder's own name, in case that is new.
-        if let Some(above) = fs::canonicalize(path)?.parent() {
-            File::open(above)?.sync_all()?;
-        }
         let next = segments(path)?
             .last()
             .map_or(1, |(number, _)| number.saturating_add(1));
@@ -97,6 +93,21 @@ impl Writer {
         self.open = (size < self.limit).then_some((file, size));
         Ok(())
     }
+}
+
+/// Creates a folder and those above it, each of which is on the disk with its name in the one above. One that is there
+/// already may have been created by a writer that was killed before its name was.
+fn create(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    let path = fs::canonicalize(path)?;
+    for above in path.ancestors().skip(1) {
+        match File::open(above).and_then(|folder| folder.sync_all()) {
+            // Who may not read it has not created anything there.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => break,
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Ends the batch that begins at `start`.

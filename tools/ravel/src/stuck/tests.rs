@@ -43,7 +43,7 @@ fn orphan(local: &str, remote: &str, state: SkState, inode: u64) -> Connection {
 }
 
 fn kinds(sweep: &Sweep, loose: &[Connection]) -> Vec<(Why, u64)> {
-    let answer = find(sweep, loose, None).unwrap();
+    let answer = find(sweep, loose, None);
     answer.stuck.iter().map(|of| (of.why, of.inode)).collect()
 }
 
@@ -70,14 +70,14 @@ fn worst_first_and_longest_silent_first() {
 fn both_ends_are_told_once() {
     let sockets = [socket(3, "CLOSE_WAIT", A, B, "silent_ms=1")];
     let loose = [orphan(B, A, SkState::FinWait2, 0)];
-    let answer = find(&sweep(&sockets), &loose, None).unwrap();
+    let answer = find(&sweep(&sockets), &loose, None);
     assert_eq!(answer.stuck.len(), 1);
     let end = answer.stuck[0].other_end.as_ref().unwrap();
     assert_eq!(
         (&end.state, end.inode, end.ends_ms),
         (&SkState::FinWait2, 0, Some(5000))
     );
-    // Another one's is told by itself.
+    // Another one's is shown by itself.
     let loose = [orphan("10.0.0.1:9001", A, SkState::FinWait2, 0)];
     let want = [(Why::CloseWait, 103), (Why::Orphan, 0)];
     assert_eq!(kinds(&sweep(&sockets), &loose), want);
@@ -116,11 +116,40 @@ fn what_no_descriptor_leads_to() {
 fn what_moved_between_two_looks_is_left_out() {
     let one = socket(3, "CLOSE_WAIT", A, B, "silent_ms=1");
     let two = socket(4, "CLOSE_WAIT", A, "10.0.0.2:4", "silent_ms=1");
-    let earlier = find(&sweep(&[one.clone(), two.clone()]), &[], None).unwrap();
+    let earlier = find(&sweep(&[one.clone(), two.clone()]), &[], None);
     let read = two.replace("rx_bytes=0", "rx_bytes=7");
     let new = socket(5, "CLOSE_WAIT", A, "10.0.0.2:5", "silent_ms=1");
-    let mut later = find(&sweep(&[one, read, new]), &[], None).unwrap();
+    let mut later = find(&sweep(&[one, read, new]), &[], None);
     later.keep_still(&earlier);
     let left: Vec<u64> = later.stuck.iter().map(|of| of.inode).collect();
     assert_eq!(left, [103]);
+}
+
+#[test]
+fn a_reused_object_is_not_what_stood_still() {
+    let one = socket(3, "CLOSE_WAIT", A, B, "silent_ms=1");
+    let earlier = find(&sweep(&[one.clone()]), &[], None);
+    // Its object is another socket's by now.
+    let mut later = find(&sweep(&[one.replace("inode=103", "inode=777")]), &[], None);
+    later.keep_still(&earlier);
+    assert_eq!(later.stuck.len(), 0);
+}
+
+#[test]
+fn references_that_were_not_looked_up_are_counted() {
+    let shared =
+        socket(3, "ESTABLISHED", A, B, "silent_ms=1").replace("file_refs=1", "file_refs=2");
+    let answer = find(&sweep(&[shared]), &[], None);
+    assert_eq!((answer.stuck.len(), answer.looked.unexamined), (0, 1));
+    let closed = socket(3, "CLOSE_WAIT", A, B, "silent_ms=1").replace("file_refs=1", "file_refs=3");
+    let answer = find(&sweep(&[closed]), &[], None);
+    let of = &answer.stuck[0];
+    assert_eq!((of.references, of.unnamed), (Some(3), None));
+    assert!(!of.knows_all_holders());
+    let alone = find(
+        &sweep(&[socket(3, "CLOSE_WAIT", A, B, "silent_ms=1")]),
+        &[],
+        None,
+    );
+    assert_eq!(alone.stuck[0].unnamed, Some(0));
 }

@@ -1,30 +1,96 @@
-//! `ravel anon`: each VMA with its chain from the root down, and who else hangs there.
+//! `ravel anon`: who else is in the anon_vmas of a process; then the VMAs with their chains.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use ravel_records::{AnonVma, AnonVmaReport, Hex, Id, Member, Relation, Text, Vma};
 
-use super::{heading, kinds, left_out, passing, pid, range, rank, widest};
+use super::listing::{Cell, Column, Listing};
+use super::{kinds, left_out, passing, pid, range, rank, subject, widest};
+use crate::cli;
+use crate::command::Failure;
 use crate::screen::{DIM, NAME, NOTE, STRONG, Screen, count, pad, plain, size};
+use crate::shared::Kin;
 
 /// Members of one anon_vma that are shown unless all are asked for.
 const FEW: usize = 8;
-/// Other processes that the last line names.
+/// Other processes that the first line names.
 const NAMED: usize = 5;
+/// Mappings that are shown unless more are asked for.
+const MAPPINGS: usize = 10;
 
-/// What to show.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Every member, not the first few.
-    pub all: bool,
-    /// The module's ids beside the labels.
-    pub ids: bool,
+const COLUMNS: [Column; 7] = [
+    Column::numbers("MEMBERS"),
+    Column::numbers("ANON_VMAS"),
+    Column::numbers("DEPTH").spare(1),
+    Column::numbers("SIZE"),
+    Column::words("PERM").spare(3),
+    Column::words("RANGE").spare(2),
+    Column::words("MAPPING").path(),
+];
+
+/// Draws the report: the answer and the mappings with the most members, or all chains.
+pub fn draw(report: &AnonVmaReport, args: &cli::Anon, screen: &Screen) -> Result<String, Failure> {
+    let mut text = conclusion(report);
+    if report.vmas.is_empty() {
+        return Ok(text);
+    }
+    text.push('\n');
+    if args.vmas || args.ids || args.rows.all {
+        text.push_str(&chains(report, args, screen));
+        return Ok(text);
+    }
+    let mut listing = Listing::new(&COLUMNS, MAPPINGS);
+    let mut vmas: Vec<(&Vma, u64)> = report
+        .vmas
+        .iter()
+        .map(|vma| {
+            let members = report.chain(vma).iter().map(|group| group.members).sum();
+            (vma, members)
+        })
+        .collect();
+    vmas.sort_by_key(|(vma, members)| {
+        (
+            std::cmp::Reverse(*members),
+            std::cmp::Reverse(vma.size()),
+            vma.start,
+        )
+    });
+    for (vma, members) in vmas {
+        let chain = report.chain(vma);
+        let depth = chain.iter().map(|group| group.depth).max().unwrap_or(0);
+        listing.add(
+            vec![
+                Cell::number(members, members.to_string()),
+                Cell::number(vma.chain, vma.chain.to_string()),
+                Cell::number(depth, depth.to_string()),
+                Cell::number(vma.size(), size(vma.size())),
+                Cell::new(&vma.perms),
+                Cell::new(range(vma.start, vma.end)),
+                Cell::styled(name(vma), NAME),
+            ],
+            String::new(),
+        );
+    }
+    text.push_str(&listing.draw(&args.rows, screen, |_| Vec::new())?);
+    let _ = writeln!(
+        text,
+        "{DIM}MEMBERS: VMAs, in whatever process, that the kernel visits to find who maps one of the pages. \
+         More: --vmas, --all, --ids.{DIM:#}"
+    );
+    Ok(text)
 }
 
-/// Draws the report.
-pub fn draw(report: &AnonVmaReport, options: &Options, screen: &Screen) -> String {
-    let mut text = heading("anonymous memory", &report.header);
+fn name(vma: &Vma) -> String {
+    match plain(&vma.name) {
+        name if name.is_empty() => "anonymous".to_owned(),
+        name => name,
+    }
+}
+
+/// Every chain, from the root down.
+fn chains(report: &AnonVmaReport, options: &cli::Anon, screen: &Screen) -> String {
+    let mut text = String::new();
     let drawing = Drawing {
         report,
         options,
@@ -41,13 +107,13 @@ pub fn draw(report: &AnonVmaReport, options: &Options, screen: &Screen) -> Strin
         ),
     };
     let mut drawn = BTreeMap::new();
-    for vma in &report.vmas {
-        text.push('\n');
+    for (place, vma) in report.vmas.iter().enumerate() {
+        if place > 0 {
+            text.push('\n');
+        }
         drawing.vma(&mut text, vma);
         drawing.chain(&mut text, vma, &mut drawn);
     }
-    text.push('\n');
-    text.push_str(&summary(report));
     text
 }
 
@@ -66,7 +132,7 @@ fn labels(report: &AnonVmaReport) -> BTreeMap<Id, String> {
 /// Everything that the lines of one drawing share.
 struct Drawing<'a> {
     report: &'a AnonVmaReport,
-    options: &'a Options,
+    options: &'a cli::Anon,
     screen: &'a Screen,
     labels: BTreeMap<Id, String>,
     sizes: usize,
@@ -79,10 +145,7 @@ impl Drawing<'_> {
         let range = range(vma.start, vma.end);
         let (perms, key) = (&vma.perms, vma.anon_pgoff);
         let bytes = size(vma.size());
-        let name = match plain(&vma.name) {
-            name if name.is_empty() => "anonymous".to_owned(),
-            name => name,
-        };
+        let name = name(vma);
         // Two spaces between columns, and `key `.
         let used = range.len() + perms.len() + self.sizes + self.keys + 12;
         let name = self.screen.fit(&name, used);
@@ -154,7 +217,7 @@ impl Drawing<'_> {
     fn members(&self, text: &mut String, group: &AnonVma, vma: &Vma, trunk: &str) {
         let mut members: Vec<&Member> = group.member.iter().collect();
         members.sort_by_key(|member| (rank(&member.relation), member.pid, member.mm, member.start));
-        let few = match self.options.all {
+        let few = match self.options.rows.all {
             true => members.len(),
             false => FEW.min(members.len()),
         };
@@ -189,55 +252,62 @@ impl Drawing<'_> {
     }
 }
 
-/// The last lines: the counts, and who else is there.
-fn summary(report: &AnonVmaReport) -> String {
+/// The answer: who else is there, and the counts.
+fn conclusion(report: &AnonVmaReport) -> String {
     let counts = &report.summary;
-    let mut text = format!(
-        "{STRONG}{}{STRONG:#}, {} with a chain: {} to {} with {}.\n",
-        count(counts.vmas, "VMA", "VMAs"),
-        counts.chained,
-        count(counts.avcs, "link", "links"),
-        count(counts.anon_vmas, "anon_vma", "anon_vmas"),
-        count(counts.members, "member", "members"),
-    );
     let members = || report.anon_vmas.values().flat_map(|group| &group.member);
-    let others: BTreeMap<Id, (u32, &Text)> = members()
+    let others: BTreeMap<Id, (u32, &Text, &Relation)> = members()
         .filter(|member| member.relation != Relation::Self_ && member.pid != 0)
-        .map(|member| (member.mm, (member.pid, &member.comm)))
+        .map(|member| (member.mm, (member.pid, &member.comm, &member.relation)))
         .collect();
     let passing: BTreeSet<Id> = members()
         .filter(|member| member.pid == 0)
         .map(|member| member.mm)
         .collect();
+    let mut text = subject(&report.header);
     if others.is_empty() && passing.is_empty() {
-        text.push_str("No other process is in these anon_vmas.\n");
+        text.push_str("  no other process is in its anon_vmas\n");
     } else {
         let mut others: Vec<_> = others.into_values().collect();
-        others.sort();
+        others.sort_by_key(|(pid, ..)| *pid);
         let named = others.iter().take(NAMED);
         let mut names: Vec<String> = named
-            .map(|(pid, comm)| format!("{NAME}{}{NAME:#} {pid}", plain(comm)))
+            .map(|(pid, comm, relation)| {
+                format!(
+                    "{NAME}{}{NAME:#} {pid} ({})",
+                    plain(comm),
+                    Kin::of(relation).one()
+                )
+            })
             .collect();
         if others.len() > NAMED {
             names.push(format!("{} more", others.len() - NAMED));
         }
-        let names = match names.is_empty() {
-            true => String::new(),
-            false => format!(" ({})", names.join(", ")),
-        };
-        let number = count(others.len() as u64, "other process", "other processes");
-        let _ = write!(text, "In the same anon_vmas: {number}{names}");
         if !passing.is_empty() {
-            let passing = passing.len();
-            let _ = write!(text, ", {passing} being forked or exiting");
+            names.push(format!("{} being forked or exiting", passing.len()));
         }
-        text.push_str(".\n");
-    }
-    if counts.moved > 0 {
-        let places = count(counts.moved, "place was", "places were");
+        let number = (others.len() + passing.len()) as u64;
+        let number = count(number, "other address space", "other address spaces");
         let _ = writeln!(
             text,
-            "{NOTE}{places} gone when the module came back after a pause: the memory map changed meanwhile.{NOTE:#}"
+            "  in its anon_vmas: {STRONG}{number}{STRONG:#}: {}",
+            names.join(", ")
+        );
+    }
+    let _ = writeln!(
+        text,
+        "{} of {} have a chain: {} to {} with {}",
+        counts.chained,
+        count(counts.vmas, "VMA", "VMAs"),
+        count(counts.avcs, "link", "links"),
+        count(counts.anon_vmas, "anon_vma", "anon_vmas"),
+        count(counts.members, "member", "members"),
+    );
+    if counts.moved > 0 {
+        let places = count(counts.moved, "VMA or anon_vma", "VMAs or anon_vmas");
+        let _ = writeln!(
+            text,
+            "{NOTE}{places} changed while the module paused: the report is incomplete there.{NOTE:#}"
         );
     }
     text.push_str(&left_out(counts.cut));

@@ -228,9 +228,9 @@ fn below(text: &mut String, group: &[Page], options: &Options, comms: usize) {
 fn summary(report: &PageReport) -> String {
     let counts = &report.summary;
     let mut text = format!(
-        "{STRONG}{}{STRONG:#}, {} empty",
+        "{STRONG}{}{STRONG:#} and {}",
         count(counts.pages, "page", "pages"),
-        counts.empty
+        count(counts.empty, "empty entry", "empty entries")
     );
     for (number, what) in [
         (counts.unmapped, "in no mapping"),
@@ -241,11 +241,11 @@ fn summary(report: &PageReport) -> String {
         }
     }
     let mappers = count(counts.mappers, "mapper", "mappers");
-    let _ = writeln!(text, "; {mappers} of what is anonymous.");
+    let _ = writeln!(text, "; {mappers} of the pages.");
     if counts.pages > 0 {
         let _ = writeln!(
             text,
-            "{DIM}BITS: writable, dirty, accessed, exclusive. MAPPED: entries that map the page, anywhere. \
+            "{DIM}BITS: writable, dirty, accessed, PageAnonExclusive. MAPPED: entries that map the page, anywhere. \
              VISITED: VMAs that could.{DIM:#}"
         );
     }

@@ -14,42 +14,119 @@ pub fn half_closed(detail: &SocketDetail) -> bool {
     matches!(detail.shutdown, Shutdown::Rd | Shutdown::Wr)
 }
 
-/// What is worth saying of a socket; nothing of one that is simply open.
-pub fn remarks(socket: &Socket) -> Vec<String> {
-    let Some(detail) = &socket.detail else {
-        return vec!["busy: whoever uses it held its lock for as long as ravel waits".to_owned()];
-    };
+/// Something worth mentioning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// In a sentence without its end.
+    pub text: String,
+    /// Whether something is wrong or about to be.
+    pub warns: bool,
+}
+
+/// What is worth mentioning of a socket; nothing of one that is simply open.
+pub fn remarks(socket: &Socket) -> Vec<Remark> {
     let mut remarks = Vec::new();
+    let mut add = |text: String, warns| remarks.push(Remark { text, warns });
+    let Some(detail) = &socket.detail else {
+        add(
+            "its lock was held for as long as ravel waits".to_owned(),
+            false,
+        );
+        return remarks;
+    };
     if let Some(ending) = ending(socket, detail) {
-        remarks.push(match detail.rx_bytes {
+        let text = match detail.rx_bytes {
             0 => ending,
             bytes => format!("{ending}; {} unread", count(bytes, "byte", "bytes")),
-        });
+        };
+        add(text, true);
     }
     if detail.sk_state == SkState::Listen && detail.rx_packets > 0 {
-        let waiting = count(detail.rx_packets, "connection waits", "connections wait");
-        remarks.push(format!(
-            "{waiting} for accept(){}",
-            who_waits(&socket.waiting)
-        ));
+        let full = detail.rx_packets > detail.backlog;
+        let gone = socket
+            .waiting
+            .iter()
+            .filter(|waiting| is_gone(socket, waiting))
+            .count();
+        let mut text = match full {
+            true => "accept queue full".to_owned(),
+            false => {
+                let number = count(detail.rx_packets, "connection waits", "connections wait");
+                format!("{number} for accept()")
+            }
+        };
+        if gone > 0 {
+            text.push_str(&format!("; {gone} of {} peers closed", detail.rx_packets));
+        }
+        text.push_str(&who_waits(&socket.waiting));
+        add(text, full || gone > 0);
     }
-    if let Some(tcp) = &detail.tcp {
-        remarks.extend(timers(tcp));
+    if let Some(text) = detail.tcp.as_ref().and_then(timers) {
+        add(text, true);
     }
     if is_tcp(socket) && detail.linger == Linger::Seconds(0) {
-        remarks.push("SO_LINGER is 0 seconds: close() resets the connection".to_owned());
+        add(
+            "SO_LINGER is 0 seconds: close() resets the connection".to_owned(),
+            false,
+        );
     }
-    for (what, errno) in [
+    if let Some(drops @ 1..) = detail.memory.as_ref().map(|memory| memory.drops) {
+        let dropped = match detail.sk_state {
+            SkState::Listen => count(drops, "connection", "connections"),
+            _ => count(drops, "packet", "packets"),
+        };
+        add(format!("{dropped} dropped"), true);
+    }
+    for (what, number) in [
         ("pending error", detail.err),
-        ("last passing error", detail.soft_err),
+        ("soft error", detail.soft_err),
     ] {
-        if errno != 0 {
-            let text = io::Error::from_raw_os_error(errno).to_string();
-            let text = text.replace("os error", "errno");
-            remarks.push(format!("{what}: {text}"));
+        if number != 0 {
+            add(format!("{what} {}", errno(number)), true);
         }
     }
     remarks
+}
+
+/// Whether the peer of a connection that waits for accept() has closed.
+pub fn is_gone(socket: &Socket, waiting: &Waiting) -> bool {
+    let unix = socket.family == Family::Unix;
+    waiting.sk_state == SkState::CloseWait || (unix && waiting.peer_inode == 0)
+}
+
+/// An errno by its name, where it is one that sockets have.
+pub fn errno(number: i32) -> String {
+    let name = match number {
+        4 => "EINTR",
+        9 => "EBADF",
+        11 => "EAGAIN",
+        12 => "ENOMEM",
+        13 => "EACCES",
+        22 => "EINVAL",
+        32 => "EPIPE",
+        71 => "EPROTO",
+        90 => "EMSGSIZE",
+        92 => "ENOPROTOOPT",
+        95 => "EOPNOTSUPP",
+        98 => "EADDRINUSE",
+        99 => "EADDRNOTAVAIL",
+        100 => "ENETDOWN",
+        101 => "ENETUNREACH",
+        102 => "ENETRESET",
+        103 => "ECONNABORTED",
+        104 => "ECONNRESET",
+        105 => "ENOBUFS",
+        106 => "EISCONN",
+        107 => "ENOTCONN",
+        110 => "ETIMEDOUT",
+        111 => "ECONNREFUSED",
+        112 => "EHOSTDOWN",
+        113 => "EHOSTUNREACH",
+        114 => "EALREADY",
+        115 => "EINPROGRESS",
+        _ => return io::Error::from_raw_os_error(number).to_string(),
+    };
+    name.to_owned()
 }
 
 /// The first of those that wait for accept().
@@ -67,7 +144,7 @@ fn who_waits(waiting: &[Waiting]) -> String {
     };
     let mut list: Vec<String> = waiting.iter().take(SHOWN).map(who).collect();
     if waiting.len() > SHOWN {
-        list.push("...".to_owned());
+        list.push(format!("{} more", waiting.len() - SHOWN));
     }
     match list.is_empty() {
         true => String::new(),
@@ -83,11 +160,11 @@ fn timers(tcp: &Tcp) -> Option<String> {
     };
     match tcp.timer {
         TcpTimer::Probe => Some(format!(
-            "the peer has no room for {} that wait; asks again {soon}",
+            "the peer has no room for {} that wait; probes again {soon}",
             count(tcp.unsent, "byte", "bytes")
         )),
         TcpTimer::Retransmit if tcp.retransmits > 0 => Some(format!(
-            "no answer to {}; sends again {soon}",
+            "no answer to {}; retransmits {soon}",
             count(tcp.retransmits, "retransmission", "retransmissions")
         )),
         _ => None,
@@ -103,7 +180,7 @@ fn ending(socket: &Socket, detail: &SocketDetail) -> Option<String> {
     let shutdown = &detail.shutdown;
     let text = match &detail.sk_state {
         _ if !is_tcp(socket) => return plain_ending(socket, shutdown),
-        SkState::FinWait1 => "sends FIN (WR shut down), which the peer has not acknowledged",
+        SkState::FinWait1 => "sent FIN (WR shut down), which the peer has not acknowledged",
         SkState::FinWait2 if shutdown.rd() => {
             "sent FIN (RD and WR shut down), which the peer acknowledged; \
              data that arrives now is answered by a reset"
@@ -118,7 +195,7 @@ fn ending(socket: &Socket, detail: &SocketDetail) -> Option<String> {
         _ => match shutdown {
             Shutdown::Rd => {
                 "reading was shut down on this side (RD): reads end when nothing is unread, \
-                 the peer is not told"
+                 the peer is not informed"
             }
             Shutdown::Wr => "WR shut down",
             Shutdown::RdWr => "RD and WR shut down",

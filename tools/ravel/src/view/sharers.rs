@@ -53,12 +53,12 @@ pub fn draw(report: &SharersReport, screen: &Screen) -> String {
     }
     text.push_str(".\n");
     if file.watched {
-        text.push_str("An epoll set watches it, which holds no reference.\n");
+        text.push_str("An epoll set watches it, which takes no reference.\n");
     }
     if counts.moved {
         let _ = writeln!(
             text,
-            "{NOTE}The references changed while they were looked for: {} before.{NOTE:#}",
+            "{NOTE}The references changed while they were counted: {} before.{NOTE:#}",
             counts.refs_before
         );
     }
@@ -76,7 +76,7 @@ pub fn draw(report: &SharersReport, screen: &Screen) -> String {
 fn row(sharer: &Sharer) -> Row {
     let how = match sharer.holds {
         Holds::Descriptor => Cell::new("descriptor"),
-        Holds::Message => note("messages not yet read from this unix socket"),
+        Holds::Message => note("unread messages of this unix socket"),
         Holds::Ring => note("registered with this io_uring"),
         Holds::Other(ref how) => Cell::new(how),
     };
@@ -86,7 +86,7 @@ fn row(sharer: &Sharer) -> Row {
         Cell::new(sharer.fd),
         how,
         match sharer.counted {
-            0 => dim("told above"),
+            0 => dim("as above"),
             counted => Cell::new(counted),
         },
     ])

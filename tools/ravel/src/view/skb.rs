@@ -4,22 +4,9 @@ use std::fmt::Write;
 
 use ravel_records::decode::Decoded;
 use ravel_records::{Flags, Skb};
-use serde::Serialize;
 
+use crate::packet::Found;
 use crate::screen::{DIM, NAME, NOTE, STRONG, Screen, pad, plain};
-use crate::sweep::Holder;
-
-/// An sk_buff that was found, and where.
-#[derive(Debug, Serialize)]
-pub struct Found {
-    /// The descriptors that lead to its socket.
-    pub holders: Vec<Holder>,
-    /// It.
-    pub skb: Skb,
-    /// Its headers.
-    #[serde(flatten)]
-    pub decoded: Decoded,
-}
 
 /// Columns of a drawing where the screen does not say.
 const WIDTH: usize = 100;

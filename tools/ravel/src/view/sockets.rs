@@ -1,101 +1,129 @@
-//! `ravel sockets`: a table of the sockets, and sentences for those that are not simply open.
+//! `ravel sockets`: how many sockets need attention, then a table with those first.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use anstream::adapter::strip_str;
-use comfy_table::{Cell, Row};
-use ravel_records::{Id, Linger, Shutdown, Socket, SocketDetail, SocketsReport, Text};
-use unicode_width::UnicodeWidthStr;
+use ravel_records::{
+    Family, Protocol, SkState, Socket, SocketDetail, SocketKind, SocketsReport, Text,
+};
 
-use super::remarks::{half_closed, remarks};
-use super::table::{Column, bad, dim, lines, note, number, table};
-use super::{heading, left_out};
-use crate::screen::{DIM, NOTE, STRONG, Screen, count, plain};
+use super::listing::{Cell, Column, Listing};
+use super::remarks::{Remark, half_closed, remarks};
+use super::{left_out, subject};
+use crate::cli;
+use crate::command::Failure;
+use crate::screen::{BAD, DIM, NOTE, STRONG, Screen, count, plain};
+use crate::sweep::Key;
 
-const FIRST: [(&str, Column); 5] = [
-    ("FD", Column::Right),
-    ("INODE", Column::Right),
-    ("SOCKET", Column::Left),
-    ("STATE", Column::Left),
-    ("SHUT", Column::Left),
-];
-/// The addresses, beside each other or, where that is too wide, one above the other.
-const WIDE: [(&str, Column); 2] = [("LOCAL", Column::Name), ("REMOTE", Column::Name)];
-const STACKED: [(&str, Column); 1] = [("LOCAL → REMOTE", Column::Name)];
-const LAST: [(&str, Column); 5] = [
-    ("RX", Column::Right),
-    ("TX", Column::Right),
-    ("REFS", Column::Right),
-    ("LINGER", Column::Right),
-    ("ERR", Column::Right),
+/// Sockets that are shown unless more are asked for.
+const FEW: usize = 20;
+
+const COLUMNS: [Column; 12] = [
+    Column::words(""),
+    Column::words("FD"),
+    Column::words("PROTO"),
+    Column::words("STATE"),
+    Column::words("SHUT").spare(3),
+    Column::numbers("RECV-Q"),
+    Column::numbers("SEND-Q").spare(1),
+    Column::words("LOCAL"),
+    Column::words("PEER"),
+    Column::numbers("REFS").spare(2),
+    Column::numbers("INODE").spare(4),
+    Column::numbers("NETNS").hidden(),
 ];
 
 /// Draws the report.
-pub fn draw(report: &SocketsReport, screen: &Screen) -> String {
-    let mut text = heading("sockets", &report.header);
-    if !report.sockets.is_empty() {
-        let _ = write!(text, "\n{}", rows(report, screen));
+pub fn draw(
+    report: &SocketsReport,
+    unit: Option<&str>,
+    args: &cli::Sockets,
+    screen: &Screen,
+) -> Result<String, Failure> {
+    let mut sockets: Vec<(Vec<u32>, &Socket)> = Vec::new();
+    let mut places: BTreeMap<Key, usize> = BTreeMap::new();
+    for socket in &report.sockets {
+        let place = *places.entry((socket.id, socket.inode)).or_insert_with(|| {
+            sockets.push((Vec::new(), socket));
+            sockets.len() - 1
+        });
+        let (fds, known) = &mut sockets[place];
+        fds.push(socket.fd);
+        // Through one descriptor it may have been busy, and not through another.
+        if known.detail.is_none() {
+            *known = socket;
+        }
     }
-    text.push('\n');
-    let said: String = report.sockets.iter().map(sentences).collect();
-    if !said.is_empty() {
-        text.push_str(&said);
-        text.push('\n');
+    let mut rows: Vec<(Vec<u32>, &Socket, Vec<Remark>)> = sockets
+        .into_iter()
+        .map(|(fds, socket)| (fds, socket, remarks(socket)))
+        .collect();
+    let warns = |said: &[Remark]| said.iter().any(|remark| remark.warns);
+    let warnings = rows.iter().filter(|(.., said)| warns(said)).count() as u64;
+    let mut text = subject(&report.header);
+    if let Some(unit) = unit {
+        let _ = write!(text, " (unit {})", ravel_records::visible(unit));
     }
-    let counts = &report.summary;
     let _ = write!(
         text,
-        "{STRONG}{}{STRONG:#} among {}",
-        count(counts.sockets, "socket", "sockets"),
-        count(counts.fds, "descriptor", "descriptors"),
+        ": {STRONG}{}{STRONG:#}",
+        count(rows.len() as u64, "socket", "sockets")
     );
-    if counts.busy > 0 {
-        let _ = write!(text, ", {} busy", counts.busy);
-    }
-    text.push_str(".\n");
-    for fds in twins(report) {
-        let _ = writeln!(text, "Descriptors {fds} are one socket.");
-    }
-    if report.sockets.iter().any(|socket| socket.detail.is_some()) {
-        let _ = writeln!(
+    let style = if warnings > 0 { NOTE } else { DIM };
+    let _ = write!(
+        text,
+        ", {style}{}{style:#}",
+        count(warnings, "warning", "warnings")
+    );
+    let shared = report.sockets.len() - rows.len();
+    if shared > 0 {
+        let _ = write!(
             text,
-            "{DIM}RX, TX: bytes waiting (packets). REFS: references on the open file.{DIM:#}"
+            ", {} more of the same",
+            count(shared as u64, "descriptor", "descriptors")
         );
     }
-    text.push_str(&left_out(counts.cut));
-    text
-}
-
-/// The table, in the form that fits the screen.
-fn rows(report: &SocketsReport, screen: &Screen) -> String {
-    let form = |screen: &Screen, stacked: bool| {
-        let middle = match stacked {
-            true => &STACKED[..],
-            false => &WIDE[..],
-        };
-        let mut table = table(screen, &[&FIRST[..], middle, &LAST[..]].concat());
-        for socket in &report.sockets {
-            table.add_row(row(socket, stacked));
-        }
-        table
-    };
-    let natural = form(&Screen { width: None }, false);
-    let wide = natural
-        .lines()
-        .map(|line| strip_str(&line).to_string().width());
-    match screen.width {
-        Some(width) if wide.max().is_some_and(|wide| wide > width) => lines(&form(screen, true), 0),
-        _ => lines(&natural, 0),
+    if report.summary.busy > 0 {
+        let _ = write!(text, ", {NOTE}{} busy{NOTE:#}", report.summary.busy);
     }
+    text.push('\n');
+    if rows.is_empty() {
+        text.push_str(&left_out(report.summary.cut));
+        return Ok(text);
+    }
+    rows.sort_by_key(|(fds, _, said)| (!warns(said), fds.clone()));
+    let mut listing = Listing::new(&COLUMNS, FEW);
+    for (fds, socket, said) in &rows {
+        listing.add(row(fds, socket, warns(said)), note(said));
+    }
+    text.push_str(&listing.draw(&args.rows, screen, |_| Vec::new())?);
+    let _ = writeln!(
+        text,
+        "{DIM}!: see the remark. RECV-Q of LISTEN: connections/backlog. More: --why, --waiters, --all, --columns.{DIM:#}"
+    );
+    text.push_str(&left_out(report.summary.cut));
+    Ok(text)
 }
 
-/// Family, type and protocol in short.
+/// Family, type and protocol in full.
 pub fn kind(socket: &Socket) -> String {
     let (family, r#type, protocol) = (&socket.family, &socket.r#type, &socket.protocol);
     match protocol.as_str() {
         "0" => format!("{family} {type}"),
         protocol => format!("{family} {type} {protocol}"),
+    }
+}
+
+/// The same in one word.
+pub fn proto(family: &Family, r#type: &SocketKind, protocol: &Protocol) -> String {
+    let six = if *family == Family::Inet6 { "6" } else { "" };
+    match (family, protocol.as_str()) {
+        (Family::Inet | Family::Inet6, "0") => format!("{type}{six}"),
+        (Family::Inet | Family::Inet6, protocol) => format!("{protocol}{six}"),
+        (Family::Unix, _) if *r#type == SocketKind::Stream => "unix".to_owned(),
+        (Family::Unix, _) => format!("unix-{type}"),
+        (family, "0") => family.to_string(),
+        (family, protocol) => format!("{family}-{protocol}"),
     }
 }
 
@@ -107,92 +135,84 @@ pub fn address(address: &Text) -> String {
     }
 }
 
-fn row(socket: &Socket, stacked: bool) -> Row {
+/// The state in the words of the socket's own protocol: others than TCP borrow TCP's.
+pub fn state(socket: &Socket, detail: &SocketDetail) -> String {
+    let is_tcp = matches!(
+        socket.protocol,
+        Protocol::Tcp | Protocol::Mptcp | Protocol::Sctp
+    );
+    match (&detail.sk_state, is_tcp) {
+        (SkState::Established, false) => "connected".to_owned(),
+        (SkState::Close, false) => "unconnected".to_owned(),
+        (state, _) => state.to_string(),
+    }
+}
+
+fn row(fds: &[u32], socket: &Socket, warns: bool) -> Vec<Cell> {
+    let mark = match warns {
+        true => Cell::styled("!", BAD),
+        false => Cell::default(),
+    };
+    let list: Vec<String> = fds.iter().map(u32::to_string).collect();
     let mut cells = vec![
-        Cell::new(socket.fd),
-        dim(socket.inode),
-        Cell::new(kind(socket)),
+        mark,
+        Cell::new(list.join(",")).by(u64::MAX - u64::from(fds[0])),
+        Cell::new(proto(&socket.family, &socket.r#type, &socket.protocol)),
     ];
-    let refs = number(socket.file_refs);
+    let refs = u64::try_from(socket.file_refs).unwrap_or(0);
+    let last = [
+        Cell::number(refs, refs.to_string()),
+        Cell::styled(socket.inode.to_string(), DIM).by(socket.inode),
+        Cell::styled(socket.netns.to_string(), DIM).by(socket.netns),
+    ];
     let Some(detail) = &socket.detail else {
-        let blanks = |number| (0..number).map(|_| dim("-"));
-        cells.push(note("busy"));
-        cells.extend(blanks(if stacked { 4 } else { 5 }));
-        cells.push(refs);
-        cells.extend(blanks(2));
-        return Row::from(cells);
+        cells.push(Cell::styled("busy", NOTE));
+        cells.extend((0..5).map(|_| Cell::none()));
+        cells.extend(last);
+        return cells;
     };
-    let marked = half_closed(detail);
-    cells.push(match (detail.sk_state.as_str(), marked) {
-        (word, true) => note(word),
-        (word, false) => Cell::new(word),
+    let style = if half_closed(detail) {
+        NOTE
+    } else {
+        anstyle::Style::new()
+    };
+    cells.push(Cell::styled(state(socket, detail), style));
+    cells.push(match detail.shutdown.as_str() {
+        "none" => Cell::none(),
+        word => Cell::styled(word, style),
     });
-    cells.push(shut(detail, marked));
-    let (local, remote) = (address(&detail.local), address(&detail.remote));
-    match (stacked, detail.remote.is_empty()) {
-        (true, true) => cells.push(Cell::new(local)),
-        (true, false) => cells.push(Cell::new(format!("{local}\n→ {remote}"))),
-        (false, _) => cells.extend([local, remote].map(Cell::new)),
-    }
-    cells.extend([
-        queued(detail.rx_bytes, detail.rx_packets, marked),
-        queued(detail.tx_bytes, detail.tx_packets, false),
-        refs,
-        match detail.linger {
-            Linger::Off => dim("-"),
-            Linger::Seconds(seconds) => Cell::new(format!("{seconds} s")),
-        },
-        match detail.err {
-            0 => dim("-"),
-            errno => bad(errno),
-        },
-    ]);
-    Row::from(cells)
+    cells.push(match detail.sk_state {
+        SkState::Listen => {
+            let full = detail.rx_packets > detail.backlog;
+            let style = if full { BAD } else { anstyle::Style::new() };
+            Cell::styled(format!("{}/{}", detail.rx_packets, detail.backlog), style)
+                .by(detail.rx_packets)
+        }
+        _ => Cell::number(detail.rx_bytes, detail.rx_bytes.to_string()),
+    });
+    cells.push(Cell::number(detail.tx_bytes, detail.tx_bytes.to_string()));
+    cells.push(Cell::new(address(&detail.local)));
+    cells.push(Cell::new(peer(detail)));
+    cells.extend(last);
+    cells
 }
 
-fn shut(detail: &SocketDetail, marked: bool) -> Cell {
-    match (&detail.shutdown, marked) {
-        (Shutdown::None, _) => dim("-"),
-        (word, true) => note(word),
-        (word, false) => Cell::new(word),
+/// The other end's address or, where it has none, its inode.
+fn peer(detail: &SocketDetail) -> String {
+    match (&detail.other, detail.remote.is_empty()) {
+        (_, false) => plain(&detail.remote),
+        (Some(peer), true) if peer.peer_inode != 0 => format!("inode:{}", peer.peer_inode),
+        _ => "-".to_owned(),
     }
 }
 
-/// Bytes, and the packets that hold them.
-fn queued(bytes: u64, packets: u64, marked: bool) -> Cell {
-    match (bytes, packets) {
-        (0, 0) => dim("-"),
-        (bytes, packets) if marked => note(format!("{bytes} ({packets})")),
-        (bytes, packets) => Cell::new(format!("{bytes} ({packets})")),
-    }
-}
-
-fn sentences(socket: &Socket) -> String {
-    let style = match socket.detail.as_ref().is_some_and(half_closed) {
-        true => NOTE,
-        false => anstyle::Style::new(),
-    };
-    let fd = socket.fd;
-    let mut text = String::new();
-    for remark in remarks(socket) {
-        let _ = writeln!(text, "{STRONG}fd {fd}{STRONG:#}: {style}{remark}{style:#}.");
-    }
-    text
-}
-
-/// Descriptors that are the same socket, each group as `5, 6`.
-fn twins(report: &SocketsReport) -> Vec<String> {
-    let mut fds: BTreeMap<Id, Vec<u32>> = BTreeMap::new();
-    for socket in &report.sockets {
-        fds.entry(socket.id).or_default().push(socket.fd);
-    }
-    let mut twins: Vec<Vec<u32>> = fds.into_values().filter(|fds| fds.len() > 1).collect();
-    twins.sort();
-    let join = |fds: &Vec<u32>| {
-        fds.iter()
-            .map(u32::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    twins.iter().map(join).collect()
+fn note(said: &[Remark]) -> String {
+    let said: Vec<String> = said
+        .iter()
+        .map(|remark| match remark.warns {
+            true => format!("{NOTE}{}{NOTE:#}", remark.text),
+            false => remark.text.clone(),
+        })
+        .collect();
+    said.join("; ")
 }

@@ -1,65 +1,166 @@
-//! `ravel stuck`: what does not end, worst first, each with the process to blame and what would free it.
+//! `ravel stuck`: how many connections do not end, then the worst, each with the process responsible and its remedy.
 
 use std::fmt::Write;
 
 use ravel_records::{Protocol, SkState, Timer};
-use serde::Serialize;
 
 use super::left_out;
-use super::sockets::address;
+use super::listing::{Cell, Column, Listing};
+use super::sockets::{address, proto};
 use super::who::{descriptor, other};
 use super::why::say;
-use crate::screen::{BAD, DIM, NAME, NOTE, STRONG, count, plain};
-use crate::stuck::{Answer, Looked, Stuck, Why};
+use crate::cli;
+use crate::command::Failure;
+use crate::screen::{BAD, DIM, NAME, NOTE, STRONG, Screen, count, plain};
+use crate::stuck::{Answer, Severity, Stuck, Why};
 use crate::sweep::Holder;
 
-/// The answer, and what would free each.
-#[derive(Serialize)]
-pub struct Explained<'a> {
-    #[serde(flatten)]
-    looked: &'a Looked,
-    stuck: Vec<Freed<'a>>,
+/// Connections that are shown unless more are asked for.
+const FEW: usize = 15;
+/// How many connections of one kind and process are shown in detail.
+const SHOWN: usize = 4;
+
+const COLUMNS: [Column; 11] = [
+    Column::words("SEVERITY"),
+    Column::words("KIND"),
+    Column::numbers("IDLE").spare(2),
+    Column::words("PROCESS"),
+    Column::words("PROTO").spare(5),
+    Column::words("STATE").hidden(),
+    Column::words("CONNECTION"),
+    Column::numbers("UNREAD").spare(3),
+    Column::numbers("UNSENT").hidden(),
+    Column::numbers("INODE").spare(4),
+    Column::words("FIX").spare(1),
+];
+
+/// Draws the answer.
+pub fn draw(answer: &Answer, args: &cli::Stuck, screen: &Screen) -> Result<String, Failure> {
+    let mut text = conclusion(answer);
+    if answer.stuck.is_empty() {
+        return Ok(text);
+    }
+    text.push('\n');
+    if let Some(inode) = args.why {
+        let list: Vec<&Stuck> = answer
+            .stuck
+            .iter()
+            .filter(|of| inode == 0 || of.inode == inode)
+            .collect();
+        text.push_str(&details(&list, args.rows.all || inode != 0));
+        return Ok(text);
+    }
+    let mut listing = Listing::new(&COLUMNS, FEW);
+    for of in &answer.stuck {
+        listing.add(row(of), String::new());
+    }
+    text.push_str(&listing.draw(&args.rows, screen, |_| Vec::new())?);
+    let of = answer.stuck.iter().find(|of| of.inode != 0);
+    let _ = writeln!(
+        text,
+        "{DIM}Details: ravel stuck --why{}{DIM:#}",
+        of.map_or(String::new(), |of| format!(" {}", of.inode))
+    );
+    Ok(text)
 }
 
-#[derive(Serialize)]
-struct Freed<'a> {
-    #[serde(flatten)]
-    of: &'a Stuck,
-    blamed: String,
-    freed_by: String,
+fn row(of: &Stuck) -> Vec<Cell> {
+    let severity = of.why.severity();
+    let style = match severity {
+        Severity::Critical => BAD,
+        Severity::Warning => NOTE,
+        Severity::Notice => DIM,
+    };
+    let idle = match of.silent_ms {
+        Some(ms) => Cell::new(duration(ms)).by(ms),
+        None => Cell::none(),
+    };
+    let unread = match of.waiting {
+        Some(queue) => Cell::new(format!("{} closed", queue.closed)).by(queue.closed),
+        None => Cell::number(of.unread, of.unread.to_string()),
+    };
+    vec![
+        Cell::styled(severity.as_str(), style).by(severity.rank()),
+        Cell::new(words(of.why).0.replace(' ', "-")),
+        idle,
+        Cell::styled(responsible(of), NAME),
+        Cell::new(proto(&of.family, &of.r#type, &of.protocol)),
+        Cell::new(of.sk_state.to_string()),
+        Cell::new(connection(of)),
+        unread,
+        Cell::number(of.unacknowledged, of.unacknowledged.to_string()),
+        match of.inode {
+            0 => Cell::none(),
+            inode => Cell::styled(inode.to_string(), DIM).by(inode),
+        },
+        Cell::new(fix(of)),
+    ]
 }
 
-impl<'a> Explained<'a> {
-    /// What follows from an answer.
-    pub fn of(answer: &'a Answer) -> Self {
-        let freed = |of| Freed {
-            of,
-            blamed: blamed(of),
-            freed_by: freed_by(of),
-        };
-        Self {
-            looked: &answer.looked,
-            stuck: answer.stuck.iter().map(freed).collect(),
-        }
+/// Both ends; a listener has one.
+fn connection(of: &Stuck) -> String {
+    match of.remote.is_empty() {
+        true if of.local.is_empty() => format!("inode:{}", of.inode),
+        true => address(&of.local),
+        false => format!("{} → {}", address(&of.local), address(&of.remote)),
     }
 }
 
-/// How many connections of one kind and process are shown.
-const SHOWN: usize = 4;
+/// Who would have to act, in a few words.
+fn responsible(of: &Stuck) -> String {
+    let Some(first) = of.blame.first() else {
+        return match of.why {
+            Why::Unheld => "no process".to_owned(),
+            Why::Orphan => "kernel".to_owned(),
+            _ => "the peer".to_owned(),
+        };
+    };
+    match of.blame.len() {
+        1 => descriptor(first),
+        more => format!("{} +{}", descriptor(first), more - 1),
+    }
+}
 
-/// Draws the answer.
-pub fn draw(answer: &Answer, all: bool) -> String {
-    let kernel = plain(&answer.looked.kernel);
-    let mut text = format!("{STRONG}stuck connections{STRONG:#}, {DIM}Linux {kernel}{DIM:#}\n");
+/// What would end it, in a few words.
+fn fix(of: &Stuck) -> String {
+    let all = match of.holders.len() + of.others.len() > 1 || !of.knows_all_holders() {
+        true => "close by all",
+        false => "close",
+    };
+    let then = close_verdict(of).map(|said| {
+        let end = said.find([',', ';']).unwrap_or(said.len());
+        said[..end].to_owned()
+    });
+    match (of.why, then) {
+        (Why::CloseWait | Why::Over | Why::Shared, Some(then)) => format!("{all} ({then})"),
+        (Why::CloseWait | Why::Over | Why::Shared, None) => all.to_owned(),
+        (Why::HalfClosed, _) => "close of the other end".to_owned(),
+        (Why::Unheld, _) => "read of the message, or end of the holder".to_owned(),
+        (Why::NotAccepted, _) => "accept and close".to_owned(),
+        (Why::Unacknowledged, _) => "read by the peer".to_owned(),
+        (Why::Orphan, _) => match of.ends_ms {
+            Some(ms) => format!("ends in {}", duration(ms)),
+            None => "ends by itself".to_owned(),
+        },
+        (Why::NoRoom | Why::Unread, _) => "read".to_owned(),
+    }
+}
+
+/// The connections one by one, by kind and process.
+fn details(list: &[&Stuck], all: bool) -> String {
+    let mut text = String::new();
     for why in Why::ALL {
-        let of_kind: Vec<&Stuck> = answer.stuck.iter().filter(|of| of.why == why).collect();
+        let of_kind: Vec<&Stuck> = list.iter().copied().filter(|of| of.why == why).collect();
         if of_kind.is_empty() {
             continue;
         }
-        let style = if why < Why::Orphan { BAD } else { NOTE };
+        let style = match why.severity() {
+            Severity::Critical => BAD,
+            _ => NOTE,
+        };
         let (name, meaning) = words(why);
-        let _ = writeln!(text, "\n{style}{name}{style:#}: {meaning}");
-        // By who is to blame, in the order in which the worst of each comes.
+        let _ = writeln!(text, "{style}{name}{style:#}: {meaning}");
+        // By the processes responsible, in the order in which the worst of each stands.
         let mut groups: Vec<(String, Vec<&Stuck>)> = Vec::new();
         for of in of_kind {
             let who = processes(of);
@@ -82,8 +183,6 @@ pub fn draw(answer: &Answer, all: bool) -> String {
             }
         }
     }
-    text.push('\n');
-    text.push_str(&summary(answer));
     text
 }
 
@@ -104,7 +203,7 @@ fn words(why: Why) -> (&'static str, &'static str) {
         ),
         Why::NotAccepted => (
             "not accepted",
-            "the peer has gone before anybody accepted the connection",
+            "the peer has closed before the connection was accepted",
         ),
         Why::Unacknowledged => (
             "unacknowledged",
@@ -112,18 +211,18 @@ fn words(why: Why) -> (&'static str, &'static str) {
         ),
         Why::Orphan => (
             "orphan",
-            "closed and acknowledged, nobody has it; the peer does not end its side",
+            "closed and acknowledged, no process has it; the peer does not end its side",
         ),
-        Why::NoRoom => ("no room", "what was written waits until the peer reads"),
-        Why::Unread => ("unread", "what has come waits to be read"),
+        Why::NoRoom => ("no room", "written data waits until the peer reads"),
+        Why::Unread => ("unread", "received data waits to be read"),
         Why::Shared => (
             "shared",
-            "open, and held by several: a close() by one of them ends nothing",
+            "open, with several holders: a close() by one of them ends nothing",
         ),
     }
 }
 
-/// Who is to blame, without descriptors: what connections are put together by.
+/// The processes responsible, without descriptors: what connections are grouped by.
 fn processes(of: &Stuck) -> String {
     let mut names: Vec<String> = of
         .blame
@@ -155,8 +254,8 @@ fn draw_one(text: &mut String, of: &Stuck) {
     for said in facts(of) {
         let _ = write!(text, "  {said}");
     }
-    let _ = writeln!(text, "\n    blame     {NAME}{}{NAME:#}", blamed(of));
-    let _ = writeln!(text, "    freed by  {}", freed_by(of));
+    let _ = writeln!(text, "\n    responsible  {NAME}{}{NAME:#}", blamed(of));
+    let _ = writeln!(text, "    remedy       {}", freed_by(of));
 }
 
 /// What is known of it, in a few words each.
@@ -172,10 +271,11 @@ fn facts(of: &Stuck) -> Vec<String> {
         let bytes = count(of.unacknowledged, "byte", "bytes");
         said.push(format!("{bytes} not acknowledged"));
     }
-    if let Some((waiting, gone)) = of.waiting {
-        let waiting = count(waiting, "waits", "wait");
+    if let Some(queue) = of.waiting {
+        let waiting = count(queue.connections, "connection waits", "connections wait");
         said.push(format!(
-            "{waiting} for accept(), of {gone} the peer has gone"
+            "{waiting} for accept(); {} of their peers closed",
+            queue.closed
         ));
     }
     if let Some(end) = &of.other_end {
@@ -184,7 +284,7 @@ fn facts(of: &Stuck) -> Vec<String> {
             (false, _) => {
                 let _ = write!(text, " of {}", list(&end.holders));
             }
-            (true, 0) => text.push_str(", which nobody has open"),
+            (true, 0) => text.push_str(", which no process has open"),
             (true, _) => {}
         }
         if let Some(ms) = end.ends_ms {
@@ -195,8 +295,8 @@ fn facts(of: &Stuck) -> Vec<String> {
     said
 }
 
-/// Who would have to act.
-fn blamed(of: &Stuck) -> String {
+/// Who would have to act, with all descriptors.
+pub fn blamed(of: &Stuck) -> String {
     let mut text = list(&of.blame);
     if of.blame == of.holders {
         for sharer in &of.others {
@@ -208,8 +308,11 @@ fn blamed(of: &Stuck) -> String {
         return text;
     }
     match of.why {
-        Why::Unheld => "whoever has not read the message that it is in".to_owned(),
-        _ if of.other_end.is_some() => "whoever has the other end".to_owned(),
+        Why::Unheld => {
+            "not known: a message that is not read, an io_uring, a thread or the kernel holds it"
+                .to_owned()
+        }
+        _ if of.other_end.is_some() => "the holder of the other end".to_owned(),
         _ => format!("the program at {}", address(&of.remote)),
     }
 }
@@ -233,7 +336,7 @@ fn list(holders: &[Holder]) -> String {
 }
 
 /// What would end it, in sentences.
-fn freed_by(of: &Stuck) -> String {
+pub fn freed_by(of: &Stuck) -> String {
     let them = match of.blame.is_empty() {
         true => blamed(of),
         false => list(&of.blame),
@@ -254,12 +357,12 @@ fn freed_by(of: &Stuck) -> String {
             )
         }
         Why::HalfClosed => format!(
-            "{}; or close() of the other end. Which of the two has shut it down the kernel does not keep.",
+            "{}; or close() of the other end. The kernel does not record which of the two shut it down.",
             close(of).trim_end_matches('.')
         ),
         Why::Over => close(of),
         Why::Unheld => "recvmsg() or close() of the unix socket in whose queue it waits (SCM_RIGHTS), or the end of the \
-             io_uring or of the thread with descriptors of its own that has it; it may also be the kernel's own."
+             io_uring or of the thread with its own descriptor table that holds it; it may also be the kernel's own."
             .to_owned(),
         Why::NotAccepted => format!("accept() of each and close(), or close() of the listener, {}.", whose(of)),
         Why::Unacknowledged => {
@@ -268,8 +371,8 @@ fn freed_by(of: &Stuck) -> String {
                 _ => format!("reads of what it has, by {them}, and acknowledgements"),
             };
             let gives_up = match of.holders.is_empty() {
-                true => "when it has tried as often as tcp_orphan_retries says",
-                false => "when it has tried as often as tcp_retries2 says",
+                true => "after the retries of tcp_orphan_retries",
+                false => "after the retries of tcp_retries2",
             };
             format!("{reads}; or by the kernel, {gives_up}, TCP_USER_TIMEOUT or a reset.")
         }
@@ -291,36 +394,53 @@ fn freed_by(of: &Stuck) -> String {
 /// By whom an end is to be closed.
 fn whose(of: &Stuck) -> String {
     match of.holders.len() {
-        0 => "by whoever has it".to_owned(),
+        0 => "by its holder".to_owned(),
         1 => format!("by {}", list(&of.holders)),
         _ => format!("by all of {}", list(&of.holders)),
     }
 }
 
-/// What close() by all who have it would do.
+/// What the last close() would do.
+fn close_verdict(of: &Stuck) -> Option<String> {
+    let mut last = of.socket.clone()?;
+    // As if it were the last one: what each but the last does is known.
+    last.file_refs = 1;
+    let [close, ..] = last.verdicts()?;
+    Some(say(last.detail.as_ref()?, &close))
+}
+
+/// What close() by all holders would do.
 fn close(of: &Stuck) -> String {
     let mut text = match of.holders.len() {
-        1 if of.others.is_empty() => format!("close() by {}", list(&of.holders)),
+        1 if of.others.is_empty() && of.knows_all_holders() => {
+            format!("close() by {}", list(&of.holders))
+        }
         _ => format!("close() by every one of {}", list(&of.holders)),
     };
     for sharer in &of.others {
         let _ = write!(text, ", and read or close of that which {}", other(sharer));
     }
-    if let Some(unnamed @ 1..) = of.unnamed {
-        let references = count(unnamed, "reference", "references");
-        let _ = write!(text, ", and the end of {references} that are not named");
-    }
-    // As if it were the last: what each but the last does is known.
-    let verdict = of.socket.as_ref().and_then(|socket| {
-        let mut last = socket.clone();
-        last.file_refs = 1;
-        let [close, ..] = last.verdicts()?;
-        Some(say(last.detail.as_ref()?, &close))
-    });
-    match verdict {
-        Some(said) if of.holders.len() + of.others.len() > 1 => {
-            format!("{text}: the last one {said}.")
+    let found = of.holders.len() as u64;
+    let alone = match of.unnamed {
+        Some(0) => of.holders.len() + of.others.len() <= 1,
+        Some(unnamed) => {
+            let references = count(unnamed, "reference", "references");
+            let _ = write!(text, ", and the end of {references} of unknown holders");
+            false
         }
+        // Nobody has looked: these are not all, and what they do ends nothing.
+        None => {
+            let unknown = of.references.map_or(0, |all| all.saturating_sub(found));
+            let references = count(unknown, "reference", "references");
+            let _ = write!(
+                text,
+                ", and of the holders of {references} that were not looked up"
+            );
+            false
+        }
+    };
+    match close_verdict(of) {
+        Some(said) if !alone => format!("{text}: the last one {said}."),
         Some(said) => format!("{text}: {said}."),
         None => format!("{text}."),
     }
@@ -328,7 +448,8 @@ fn close(of: &Stuck) -> String {
 
 /// What one of several can do alone.
 fn shut(of: &Stuck) -> &'static str {
-    match of.holders.len() + of.others.len() > 1 && of.sk_state == SkState::CloseWait {
+    let several = of.holders.len() + of.others.len() > 1 || !of.knows_all_holders();
+    match several && of.sk_state == SkState::CloseWait {
         true => " Or shutdown(WR) by any of them, which sends FIN for all.",
         false => "",
     }
@@ -352,23 +473,32 @@ fn duration(ms: u64) -> String {
     }
 }
 
-fn summary(answer: &Answer) -> String {
+/// The answer in a sentence, and what it does not cover.
+fn conclusion(answer: &Answer) -> String {
     let looked = &answer.looked;
-    let kinds: Vec<String> = Why::ALL
-        .into_iter()
-        .filter_map(|why| {
-            let number = answer.stuck.iter().filter(|of| of.why == why).count();
-            (number > 0).then(|| format!("{number} {}", words(why).0))
-        })
-        .collect();
-    let found = match answer.stuck.len() as u64 {
-        0 => "Nothing is stuck".to_owned(),
-        number => count(number, "connection is stuck", "connections are stuck"),
-    };
-    let mut text = format!("{STRONG}{found}{STRONG:#}");
-    if !kinds.is_empty() {
-        let _ = write!(text, " ({})", kinds.join(", "));
+    let mut parts = Vec::new();
+    for severity in Severity::ALL {
+        let number = answer
+            .stuck
+            .iter()
+            .filter(|of| of.why.severity() == severity);
+        let (one, many, style) = match severity {
+            Severity::Critical => ("critical", "critical", BAD),
+            Severity::Warning => ("warning", "warnings", NOTE),
+            Severity::Notice => ("notice", "notices", STRONG),
+        };
+        if let number @ 1.. = number.count() as u64 {
+            parts.push(format!("{style}{}{style:#}", count(number, one, many)));
+        }
     }
+    let complete = looked.unread.is_empty() && looked.cut == 0;
+    let mut text = match (parts.is_empty(), complete) {
+        (false, _) => parts.join(", "),
+        (true, true) => format!("{STRONG}Nothing is stuck{STRONG:#}"),
+        (true, false) => {
+            format!("{NOTE}Nothing stuck was found, but not everything was read:{NOTE:#} searched")
+        }
+    };
     let _ = write!(
         text,
         " among {} of {}",
@@ -376,25 +506,44 @@ fn summary(answer: &Answer) -> String {
         count(looked.processes, "process", "processes"),
     );
     match looked.namespaces {
-        Some(number) => {
+        Some(read) => {
+            let all = read + looked.namespaces_unseen + looked.namespaces_gone;
             let _ = write!(
                 text,
-                " in {}",
-                count(number, "network namespace", "network namespaces")
+                "; {read} of {} read",
+                count(all, "network namespace", "network namespaces")
             );
         }
-        None => text.push_str(", orphans not looked for"),
+        None => text.push_str("; orphans are not in saved reports"),
     }
     if looked.busy > 0 {
-        let _ = write!(text, ", {} busy", looked.busy);
+        let _ = write!(
+            text,
+            "; {NOTE}{} busy{NOTE:#}",
+            count(looked.busy, "socket", "sockets")
+        );
     }
     text.push_str(".\n");
     if looked.namespaces_unseen > 0 {
         let _ = writeln!(
             text,
-            "{NOTE}No process is in {} of these sockets: orphans there are not seen.{NOTE:#}",
-            count(looked.namespaces_unseen, "namespace", "namespaces")
+            "{NOTE}{} of these sockets has no process: orphans there are not visible.{NOTE:#}",
+            count(
+                looked.namespaces_unseen,
+                "network namespace",
+                "network namespaces"
+            )
         );
+    }
+    if looked.unexamined > 0 {
+        let _ = writeln!(
+            text,
+            "{NOTE}{} may be shared: references were not looked up (ravel who inode:N).{NOTE:#}",
+            count(looked.unexamined, "open connection", "open connections")
+        );
+    }
+    for sentence in looked.unread.sentences() {
+        let _ = writeln!(text, "{NOTE}{sentence}{NOTE:#}");
     }
     text.push_str(&left_out(looked.cut));
     text

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use ravel_records::{Agreement, Edge, Kin, Namespaces, ProcessState, Role, Tree};
 
-use super::{heading, left_out};
+use super::{left_out, subject};
 use crate::screen::{DIM, NAME, NOTE, STRONG, Screen, count, plain, size};
 
 /// Children of one process that are shown unless all are asked for.
@@ -31,14 +31,13 @@ pub fn draw(tree: &Tree, all: bool, screen: &Screen) -> String {
         edges: tree.edges.iter().map(|edge| (edge.pid, edge)).collect(),
         all,
         screen,
-        text: heading("family", &tree.lineage.header),
+        text: subject(&tree.lineage.header),
     };
+    drawing.summary();
+    drawing.sentences();
     drawing.text.push('\n');
     drawing.ancestors();
     drawing.others();
-    drawing.text.push('\n');
-    drawing.sentences();
-    drawing.summary();
     drawing.text
 }
 
@@ -212,7 +211,7 @@ impl Drawing<'_> {
             let number = count(agree, "process", "processes");
             let _ = writeln!(
                 self.text,
-                "With {number} here {itself} shares anon_vmas, as the forks left them."
+                "{itself} shares anon_vmas with {number} here, as fork() left them."
             );
         }
         if tree.left_behind > 0 {
@@ -223,14 +222,14 @@ impl Drawing<'_> {
             );
             let _ = writeln!(
                 self.text,
-                "{number} of {itself} get no new pages: whose own they were has exited, gone through exec() or unmapped them."
+                "{number} of {itself} get no new pages: their owners have exited, called exec() or unmapped them."
             );
         }
         if tree.taken_over > 0 {
             let number = count(tree.taken_over, "anon_vma", "anon_vmas");
             let _ = writeln!(
                 self.text,
-                "{number} of {itself}'s own were an ancestor's: fork() took over what was left behind, so the tree of anon_vmas is flatter than that of processes."
+                "{number} of {itself}'s own were an ancestor's: fork() reused them, so the tree of anon_vmas is flatter than that of processes."
             );
         }
         if !tree.strays.is_empty() {
@@ -242,8 +241,39 @@ impl Drawing<'_> {
         }
     }
 
+    /// What the process shares, and with how many.
     fn summary(&mut self) {
         let summary = &self.tree.lineage.summary;
+        let edges = &self.tree.edges;
+        let sharing = edges
+            .iter()
+            .filter(|edge| edge.anon_vmas > 0 || edge.pages > 0)
+            .count() as u64;
+        let most = edges
+            .iter()
+            .max_by_key(|edge| edge.pages)
+            .filter(|edge| edge.pages > 0);
+        let _ = match most {
+            Some(edge) => writeln!(
+                self.text,
+                "  shares memory with {STRONG}{}{STRONG:#}: up to {}, with {}",
+                count(sharing, "process", "processes"),
+                size(edge.pages.saturating_mul(PAGE)),
+                edge.pid
+            ),
+            None => writeln!(self.text, "  shares no anonymous page with its family"),
+        };
+        if self
+            .tree
+            .lineage
+            .itself()
+            .is_some_and(|of| of.state != ProcessState::Live)
+        {
+            let _ = writeln!(
+                self.text,
+                "{NOTE}Its main thread has exited; other threads go on.{NOTE:#}"
+            );
+        }
         let parts = [
             count(summary.ancestors, "ancestor", "ancestors"),
             count(summary.descendants, "descendant", "descendants"),
@@ -251,11 +281,11 @@ impl Drawing<'_> {
             count(summary.threads, "thread", "threads"),
             count(summary.fds, "descriptor", "descriptors"),
         ];
-        let _ = writeln!(self.text, "{STRONG}{}{STRONG:#}.", parts.join(", "));
+        let _ = writeln!(self.text, "{DIM}{}{DIM:#}", parts.join(", "));
         if !self.tree.whole {
             let _ = writeln!(
                 self.text,
-                "{NOTE}Processes came or went while this was read: numbers may not fit together.{NOTE:#}"
+                "{NOTE}Processes started or exited meanwhile: numbers may not agree.{NOTE:#}"
             );
         }
         self.text.push_str(&left_out(summary.cut));
@@ -281,7 +311,7 @@ fn remarks(kin: &Kin, itself: Option<&Kin>) -> Vec<String> {
         said.push(format!("{} threads", kin.threads));
     }
     if kin.vfork {
-        said.push("vfork: its maker waits".to_owned());
+        said.push("vfork: its parent waits".to_owned());
     }
     if kin.tracer != 0 {
         said.push(format!("traced by {}", kin.tracer));

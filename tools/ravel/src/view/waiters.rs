@@ -1,47 +1,121 @@
 //! `ravel sockets --waiters`: who waits on each socket now, and how.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use ravel_records::{
     Hex, Signal, SignalTo, SocketWaiters, Text, WaitQueue, Waiter, WaitersReport, WaitsBy,
 };
 use serde::Serialize;
-use syscalls::{x86, x86_64};
 
-use super::sockets::{address, kind};
-use super::{heading, left_out};
+use super::sockets::{address, kind, state};
+use super::{left_out, subject};
 use crate::epoll::Watch;
+use crate::proc::Unread;
 use crate::screen::{DIM, NOTE, STRONG, count, plain};
+use crate::syscall;
+
+/// Epoll sets, and the processes whose sets could not be read.
+#[derive(Debug, Serialize)]
+pub struct Sets {
+    /// Those that watch one of the sockets.
+    #[serde(rename = "epoll")]
+    pub watches: Vec<Watch>,
+    /// What could not be read.
+    pub unread: Unread,
+}
 
 /// The report, and the epoll sets that were found.
 #[derive(Serialize)]
 pub struct Waited {
     #[serde(flatten)]
     report: WaitersReport,
-    /// None where a saved report is shown: what was is not to be found any more.
-    epoll: Option<Vec<Watch>>,
+    /// None where a saved report is shown: /proc has what is now.
+    #[serde(flatten)]
+    sets: Option<Sets>,
 }
 
 impl Waited {
     /// What is known now.
-    pub fn new(report: WaitersReport, epoll: Option<Vec<Watch>>) -> Self {
-        Self { report, epoll }
+    pub fn new(report: WaitersReport, sets: Option<Sets>) -> Self {
+        Self { report, sets }
     }
 
     /// Draws the report.
-    pub fn draw(&self) -> String {
-        let mut text = heading("waiters on sockets", &self.report.header);
+    pub fn draw(&self, all: bool) -> String {
+        let mut text = self.conclusion();
+        let idle: Vec<u32> = self
+            .report
+            .sockets
+            .iter()
+            .filter(|of| of.waiters.is_empty() && of.signal.is_none() && !of.socket.busy)
+            .map(|of| of.socket.fd)
+            .collect();
         for of in &self.report.sockets {
-            self.socket(&mut text, of);
+            if all || !idle.contains(&of.socket.fd) {
+                self.socket(&mut text, of);
+            }
         }
-        let counts = &self.report.summary;
-        let _ = writeln!(
-            text,
-            "\n{STRONG}{}{STRONG:#} on {}.",
-            count(counts.waiters, "waiter", "waiters"),
-            count(counts.sockets, "socket", "sockets"),
-        );
-        text.push_str(&left_out(counts.cut));
+        if !all && !idle.is_empty() {
+            let fds: Vec<String> = idle.iter().take(12).map(u32::to_string).collect();
+            let more = match idle.len().saturating_sub(12) {
+                0 => String::new(),
+                more => format!(" and {more} more (--all)"),
+            };
+            let _ = writeln!(
+                text,
+                "\n{DIM}No waiters: fd {}{more}{DIM:#}",
+                fds.join(", ")
+            );
+        }
+        text
+    }
+
+    /// How many threads and sets wait, and for how many sockets.
+    fn conclusion(&self) -> String {
+        let sockets = &self.report.sockets;
+        let waiters = || sockets.iter().flat_map(|of| &of.waiters);
+        let number = |by: WaitsBy| waiters().filter(|waiter| waiter.by == by).count() as u64;
+        let threads: BTreeSet<_> = waiters()
+            .filter(|waiter| matches!(waiter.by, WaitsBy::Task | WaitsBy::Poll))
+            .filter_map(|waiter| waiter.tid)
+            .collect();
+        let mut parts = Vec::new();
+        if !threads.is_empty() {
+            parts.push(count(threads.len() as u64, "thread", "threads"));
+        }
+        let entries = number(WaitsBy::Epoll);
+        if entries > 0 {
+            let watches = self.sets.iter().flat_map(|sets| &sets.watches);
+            let sets: BTreeSet<_> = watches.map(|watch| (watch.pid, watch.fd)).collect();
+            let entries = count(entries, "entry", "entries");
+            parts.push(match sets.len() as u64 {
+                0 => format!("{entries} of epoll sets"),
+                sets => format!("{} ({entries})", count(sets, "epoll set", "epoll sets")),
+            });
+        }
+        if let requests @ 1.. = number(WaitsBy::IoUring) {
+            parts.push(count(requests, "io_uring request", "io_uring requests"));
+        }
+        let others = number(WaitsBy::Relay) + number(WaitsBy::Unknown);
+        if others > 0 {
+            parts.push(count(others, "other entry", "other entries"));
+        }
+        let waited = sockets.iter().filter(|of| !of.waiters.is_empty()).count() as u64;
+        let mut text = subject(&self.report.header);
+        let all = count(sockets.len() as u64, "socket", "sockets");
+        let _ = match parts.is_empty() {
+            true => writeln!(text, ": {STRONG}nothing waits{STRONG:#} on its {all}"),
+            false => writeln!(
+                text,
+                ": {STRONG}{}{STRONG:#} wait on {waited} of {all}",
+                parts.join(", ")
+            ),
+        };
+        for sentence in self.sets.iter().flat_map(|sets| sets.unread.sentences()) {
+            let _ = writeln!(text, "{NOTE}{sentence}{NOTE:#}");
+        }
+        text.push_str(&left_out(self.report.summary.cut));
         text
     }
 
@@ -55,7 +129,7 @@ impl Waited {
         );
         match &socket.detail {
             Some(detail) => {
-                let _ = write!(text, "  {}", detail.sk_state);
+                let _ = write!(text, "  {}", state(socket, detail));
                 if !(detail.local.is_empty() && detail.remote.is_empty()) {
                     let (local, remote) = (address(&detail.local), address(&detail.remote));
                     let _ = write!(text, "  {local} → {remote}");
@@ -70,7 +144,7 @@ impl Waited {
             false => "\n",
         });
         if of.waiters.is_empty() {
-            let _ = writeln!(text, "  {DIM}nobody waits{DIM:#}");
+            let _ = writeln!(text, "  {DIM}no waiters{DIM:#}");
         }
         let mut line = |model: &str, said: String| {
             let _ = writeln!(text, "  {model:<9} {said}");
@@ -90,9 +164,9 @@ impl Waited {
         }
     }
 
-    /// The epoll sets that have a socket: the module tells how many entries they have, /proc whose they are.
+    /// The epoll sets that watch a socket: the module counts their entries, /proc has their owners.
     fn sets(&self, inode: u64, entries: usize) -> Vec<String> {
-        let Some(sets) = &self.epoll else {
+        let Some(Sets { watches: sets, .. }) = &self.sets else {
             return match entries {
                 0 => Vec::new(),
                 _ => vec![count(entries as u64, "epoll set", "epoll sets")],
@@ -140,14 +214,10 @@ fn call(waiter: &Waiter) -> String {
     if waiter.worker == Some(true) {
         return ", a thread of the kernel or of an io_uring".to_owned();
     }
-    let Some(Ok(number)) = waiter.syscall.map(usize::try_from) else {
+    let Some(number @ 0..) = waiter.syscall else {
         return String::new();
     };
-    let name = match waiter.i386 {
-        Some(true) => x86::Sysno::new(number).map(|call| call.name()),
-        _ => x86_64::Sysno::new(number).map(|call| call.name()),
-    };
-    match name {
+    match syscall::name(number, waiter.i386 == Some(true)) {
         Some(name) => format!(" in {name}()"),
         None => format!(" in system call {number}"),
     }
@@ -193,6 +263,9 @@ fn say(waiter: &Waiter) -> String {
 fn say_watch(watch: &Watch) -> String {
     let bits = watch.events.0;
     let mut said = format!("fd {} of {} {}", watch.fd, plain(&watch.comm), watch.pid);
+    if !watch.target_is_open {
+        let _ = write!(said, ", which has the socket not as fd {}", watch.target);
+    }
     // What EPOLLONESHOT leaves of the events once it has fired: no more than the flags.
     match bits & EVENTS == 0 && bits & ONESHOT != 0 {
         true => said.push_str(", disarmed: it has fired once"),
@@ -210,7 +283,7 @@ fn say_watch(watch: &Watch) -> String {
         }
     }
     match watch.threads[..] {
-        [] => said.push_str("; nobody waits at it"),
+        [] => said.push_str("; no thread waits at it"),
         [tid] if tid == watch.pid => said.push_str("; it waits there"),
         ref tids => {
             let tids: Vec<String> = tids.iter().map(u32::to_string).collect();
@@ -226,7 +299,7 @@ fn say_signal(signal: &Signal) -> String {
         number => format!("signal {number}"),
     };
     let to = match (&signal.to, signal.pid) {
-        (SignalTo::None, _) => "nobody: there is no owner".to_owned(),
+        (SignalTo::None, _) => "no process: there is no owner".to_owned(),
         (to, 0) => format!("a {to} that is gone"),
         (to, pid) => format!("{to} {pid}"),
     };

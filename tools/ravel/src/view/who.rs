@@ -1,94 +1,122 @@
-//! `ravel who`: each socket that is meant, with everyone who holds it and its other end.
+//! `ravel who`: a row for each socket that matches, with everyone who holds it and its other end.
 
 use std::fmt::Write;
 
 use ravel_records::{Holds, Sharer};
 
-use super::sockets::{address, kind};
-use crate::screen::{DIM, NAME, NOTE, STRONG, count, plain};
+use super::listing::{Cell, Column, Listing};
+use super::sockets::{address, proto, state};
+use crate::cli;
+use crate::command::Failure;
+use crate::screen::{DIM, NAME, NOTE, STRONG, Screen, count, plain};
 use crate::sweep::Holder;
 use crate::who::{Answer, Known};
 
-/// Draws the answer to what was asked for in these words.
-pub fn draw(asked: &str, answer: &Answer) -> String {
-    let kernel = plain(&answer.kernel);
-    let mut text =
-        format!("{STRONG}holders{STRONG:#} of {NAME}{asked}{NAME:#}, {DIM}Linux {kernel}{DIM:#}\n");
-    for known in &answer.sockets {
-        text.push('\n');
-        draw_socket(&mut text, known);
-    }
-    let _ = writeln!(
-        text,
-        "\n{STRONG}{}{STRONG:#} among the descriptors of {}.",
+/// Sockets that are shown unless more are asked for.
+const FEW: usize = 20;
+/// Holders of one that are named unless all are asked for.
+const OWNERS: usize = 4;
+
+const COLUMNS: [Column; 8] = [
+    Column::words("NETNS").spare(2),
+    Column::words("PROTO").spare(3),
+    Column::words("STATE"),
+    Column::words("LOCAL"),
+    Column::words("REMOTE"),
+    Column::numbers("REFS").spare(4),
+    Column::numbers("INODE").spare(1),
+    Column::words("OWNERS"),
+];
+
+/// Draws the answer to what was asked for in these words; `host` is the network namespace of init.
+pub fn draw(
+    asked: &str,
+    answer: &Answer,
+    host: Option<u64>,
+    args: &cli::Who,
+    screen: &Screen,
+) -> Result<String, Failure> {
+    let mut text = format!(
+        "{NAME}{asked}{NAME:#}: {STRONG}{}{STRONG:#} among the descriptors of {}\n",
         count(answer.sockets.len() as u64, "socket", "sockets"),
         count(answer.processes, "process", "processes"),
     );
+    for sentence in answer.unread.sentences() {
+        let _ = writeln!(text, "{NOTE}{sentence}{NOTE:#}");
+    }
+    let mut listing = Listing::new(&COLUMNS, FEW);
+    for known in &answer.sockets {
+        listing.add(row(known, host), owners(known, args.rows.all));
+    }
+    text.push_str(&listing.draw(&args.rows, screen, |_| Vec::new())?);
+    Ok(text)
+}
+
+fn row(known: &Known, host: Option<u64>) -> Vec<Cell> {
+    let socket = &known.held.socket;
+    let detail = socket.detail.as_ref();
+    let refs = u64::try_from(socket.file_refs).unwrap_or(0);
+    vec![
+        match host == Some(socket.netns) {
+            true => Cell::new("host"),
+            false => Cell::new(socket.netns.to_string()),
+        },
+        Cell::new(proto(&socket.family, &socket.r#type, &socket.protocol)),
+        match detail {
+            Some(detail) => Cell::new(state(socket, detail)),
+            None => Cell::styled("busy", NOTE),
+        },
+        Cell::new(detail.map_or("-".to_owned(), |detail| address(&detail.local))),
+        Cell::new(detail.map_or("-".to_owned(), |detail| address(&detail.remote))),
+        Cell::number(refs, refs.to_string()),
+        Cell::styled(socket.inode.to_string(), DIM).by(socket.inode),
+        Cell::default(),
+    ]
+}
+
+/// Everyone who holds it, and who has its other end.
+fn owners(known: &Known, all: bool) -> String {
+    let mut parts: Vec<String> = list(&known.held.holders, all);
+    parts.extend(known.others.iter().map(other));
+    match known.unnamed {
+        Some(0) => {}
+        Some(unnamed) => parts.push(format!(
+            "{NOTE}{} of unknown holders{NOTE:#} (a system call, or the kernel)",
+            count(unnamed, "reference", "references")
+        )),
+        None => {
+            let found = known.held.holders.len() as u64;
+            let refs = u64::try_from(known.held.socket.file_refs).unwrap_or(0);
+            parts.push(format!(
+                "{NOTE}{} not looked up{NOTE:#}",
+                count(refs.saturating_sub(found), "reference", "references")
+            ));
+        }
+    }
+    let mut text = parts.join(", ");
+    let detail = known.held.socket.detail.as_ref();
+    if let Some(peer) = detail.and_then(|detail| detail.other.as_ref()) {
+        let holders = list(&known.peer_holders, all);
+        let who = match (holders.is_empty(), peer.peer_inode) {
+            (false, _) => holders.join(", "),
+            (true, 0) => "not open in any process".to_owned(),
+            (true, inode) => format!("inode:{inode}, no descriptor found"),
+        };
+        let _ = write!(text, "; peer {who}");
+    }
     text
 }
 
-fn draw_socket(text: &mut String, known: &Known) {
-    let socket = &known.held.socket;
-    let _ = write!(text, "{STRONG}{}{STRONG:#}", kind(socket));
-    match &socket.detail {
-        Some(detail) => {
-            let (local, remote) = (address(&detail.local), address(&detail.remote));
-            let _ = write!(text, "  {}  {local} → {remote}", detail.sk_state);
-        }
-        None => {
-            let _ = write!(text, "  {NOTE}busy{NOTE:#}");
-        }
+fn list(holders: &[Holder], all: bool) -> Vec<String> {
+    let shown = match all || holders.len() == OWNERS + 1 {
+        true => holders.len(),
+        false => OWNERS.min(holders.len()),
+    };
+    let mut parts: Vec<String> = holders.iter().take(shown).map(descriptor).collect();
+    if holders.len() > shown {
+        parts.push(format!("{} more", holders.len() - shown));
     }
-    let _ = writeln!(
-        text,
-        "  {DIM}inode {}{DIM:#}  {}",
-        socket.inode,
-        count(
-            u64::try_from(socket.file_refs).unwrap_or(0),
-            "reference",
-            "references"
-        )
-    );
-    for holder in &known.held.holders {
-        let _ = writeln!(text, "  {}", descriptor(holder));
-    }
-    for sharer in &known.others {
-        let _ = writeln!(text, "  {}", other(sharer));
-    }
-    match known.unnamed {
-        Some(0) => {}
-        Some(unnamed) => {
-            let _ = writeln!(
-                text,
-                "  {NOTE}{} not named{NOTE:#}: a system call under way, or held within the kernel",
-                count(unnamed, "reference is", "references are")
-            );
-        }
-        None => {
-            let _ = writeln!(
-                text,
-                "  {NOTE}the descriptors found are not all references{NOTE:#}: ravel sharers names the others"
-            );
-        }
-    }
-    if let Some(detail) = &socket.detail {
-        if let Some(peer) = &detail.other {
-            let _ = write!(
-                text,
-                "  other end: inode {}  {}",
-                peer.peer_inode, peer.peer_state
-            );
-            let holders: Vec<String> = known.peer_holders.iter().map(descriptor).collect();
-            match (holders.is_empty(), peer.peer_inode) {
-                (false, _) => {
-                    let _ = write!(text, "  {}", holders.join(", "));
-                }
-                (true, 0) => text.push_str("  nobody has it open"),
-                (true, _) => text.push_str("  no descriptor of it was found"),
-            }
-            text.push('\n');
-        }
-    }
+    parts
 }
 
 /// A holder in short.
@@ -97,11 +125,11 @@ pub fn descriptor(holder: &Holder) -> String {
     format!("{comm} {pid} fd {}", holder.fd)
 }
 
-/// One who holds a reference that is no descriptor.
+/// The holder of a reference that is no descriptor.
 pub fn other(sharer: &Sharer) -> String {
     let (comm, pid, fd) = (plain(&sharer.comm), sharer.pid, sharer.fd);
     let how = match &sharer.holds {
-        Holds::Message => "in messages that nobody has read from unix socket",
+        Holds::Message => "in unread messages of unix socket",
         Holds::Ring => "registered with the io_uring",
         _ => "held by",
     };

@@ -1,7 +1,6 @@
 //! `ravel sockets --why`: what close() and shutdown() would do to each socket now, in sentences.
 
 use std::fmt::Write;
-use std::io;
 
 use ravel_records::{
     Effect, Linger, Operation, PeerSees, Reads, SkState, Socket, SocketDetail, SocketsReport,
@@ -10,14 +9,15 @@ use ravel_records::{
 use serde::Serialize;
 
 use super::heading;
+use super::remarks::errno;
 use super::sockets::{address, kind};
 use crate::screen::{DIM, NOTE, STRONG, count};
 
 /// The report, and what is foreseen for each of its sockets.
 #[derive(Serialize)]
-pub struct Explained<'r> {
+pub struct Explained {
     #[serde(flatten)]
-    report: &'r SocketsReport,
+    report: SocketsReport,
     verdicts: Vec<Foreseen>,
 }
 
@@ -27,17 +27,20 @@ struct Foreseen {
     verdicts: Option<[Verdict; 4]>,
 }
 
-impl<'r> Explained<'r> {
+impl Explained {
     /// What follows from a report.
-    pub fn of(report: &'r SocketsReport) -> Self {
+    pub fn of(report: SocketsReport) -> Self {
         let foreseen = |socket: &Socket| Foreseen {
             fd: socket.fd,
             verdicts: socket.verdicts(),
         };
-        Self {
-            report,
-            verdicts: report.sockets.iter().map(foreseen).collect(),
-        }
+        let verdicts = report.sockets.iter().map(foreseen).collect();
+        Self { report, verdicts }
+    }
+
+    /// The report.
+    pub fn report(&self) -> &SocketsReport {
+        &self.report
     }
 }
 
@@ -204,14 +207,4 @@ fn sees(verdict: &Verdict, peer: &PeerSees) -> String {
         ),
     };
     format!("{reads}, {writes}")
-}
-
-fn errno(errno: i32) -> String {
-    match errno {
-        32 => "EPIPE".to_owned(),
-        104 => "ECONNRESET".to_owned(),
-        107 => "ENOTCONN".to_owned(),
-        111 => "ECONNREFUSED".to_owned(),
-        other => io::Error::from_raw_os_error(other).to_string(),
-    }
 }

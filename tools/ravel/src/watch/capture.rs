@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
@@ -19,7 +19,9 @@ use pcap_file::pcapng::blocks::interface_description::{
 use pcap_file::{DataLink, PcapError};
 use ravel_records::walks::{Crossing, Origin};
 use ravel_records::{Event, Loss, Offset, Packet, Point, Protocol, Text};
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::clock::Clock;
+use crate::output::create_private;
 
 /// Of epan/exported_pdu.h: what follows, in the form that a tag says.
 const DISSECTOR: u16 = 12;
@@ -35,32 +37,28 @@ type Device = Option<(u64, u32)>;
 pub struct Capture<W: Write> {
     writer: PcapNgWriter<W>,
     devices: BTreeMap<Device, u32>,
-    /// When the machine was booted.
-    boot: Duration,
+    clock: Clock,
 }
 
 impl Capture<BufWriter<File>> {
-    /// A new file, in the place of what is there.
+    /// A new file that only its owner may read, in place of what is there.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let now = clock_gettime(ClockId::Boottime);
-        let since = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
-        let real = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self::new(
-            BufWriter::new(File::create(path)?),
-            real.saturating_sub(since),
-        )
+        Self::new(BufWriter::new(create_private(path)?), Clock::now())
     }
 }
 
 impl<W: Write> Capture<W> {
-    fn new(to: W, boot: Duration) -> io::Result<Self> {
+    fn new(to: W, clock: Clock) -> io::Result<Self> {
         Ok(Self {
             writer: PcapNgWriter::new(to).map_err(failed)?,
             devices: BTreeMap::new(),
-            boot,
+            clock,
         })
+    }
+
+    /// Converts times by this clock from now on.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// Writes a crossing, or a loss; other events are none of its business.
@@ -108,7 +106,7 @@ impl<W: Write> Capture<W> {
     ) -> io::Result<()> {
         let block = EnhancedPacketBlock {
             interface_id: self.interface(device)?,
-            timestamp: self.boot + Duration::from_nanos(time),
+            timestamp: Duration::from_nanos(self.clock.real_ns(time)),
             original_len: (tags.len() as u64 + len) as u32,
             data: tags.into(),
             options,
@@ -236,10 +234,12 @@ fn tag(tags: &mut Vec<u8>, number: u16, value: &[u8]) {
 
 /// An address, and its port where it has one.
 fn end(text: &Text) -> Option<(IpAddr, Option<u16>)> {
-    let text = std::str::from_utf8(text.as_bytes()).ok()?;
-    match text.parse::<SocketAddr>() {
-        Ok(end) => Some((end.ip(), Some(end.port()))),
-        Err(_) => Some((text.parse().ok()?, None)),
+    match text.socket_address() {
+        Some(end) => Some((end.ip(), Some(end.port()))),
+        None => Some((
+            std::str::from_utf8(text.as_bytes()).ok()?.parse().ok()?,
+            None,
+        )),
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
         let text = include_bytes!("../../../ravel-records/tests/samples/events-network.txt");
         let batch = Batch::parse(text).unwrap();
         let mut walks = Walks::new();
-        let mut capture = Capture::new(Vec::new(), Duration::from_secs(1000)).unwrap();
+        let mut capture = Capture::new(Vec::new(), Clock::with_offset(1_000_000_000_000)).unwrap();
         for event in &batch.events {
             let crossing = walks.take(event);
             capture.take(event, crossing.as_ref()).unwrap();

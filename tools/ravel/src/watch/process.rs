@@ -24,6 +24,8 @@ pub struct Process<'c> {
     /// When somebody last looked; none once the process is gone.
     looked: Option<Instant>,
     sockets: BTreeMap<Id, Known>,
+    /// Those with addresses, by their local ports: most packets are of other processes.
+    ports: BTreeMap<u16, Vec<Id>>,
     /// Packets that are its own.
     packets: BTreeSet<u64>,
 }
@@ -51,6 +53,7 @@ impl<'c> Process<'c> {
             pid,
             looked: None,
             sockets: BTreeMap::new(),
+            ports: BTreeMap::new(),
             packets: BTreeSet::new(),
         };
         new.take(&client.sockets(pid)?.sockets);
@@ -70,6 +73,12 @@ impl<'c> Process<'c> {
             let lasts = known.ends.is_some_and(|ends| ends.remote.is_some());
             known.seen == now || lasts && now - known.seen < LINGERS
         });
+        self.ports.clear();
+        for (id, known) in &self.sockets {
+            if let Some(ends) = known.ends {
+                self.ports.entry(ends.local.port()).or_default().push(*id);
+            }
+        }
     }
 
     /// Whether a packet is of one of its sockets.
@@ -107,10 +116,14 @@ impl<'c> Process<'c> {
         let (Some(from), Some(to)) = (address(&packet.from), address(&packet.to)) else {
             return false;
         };
-        self.sockets.values().any(|known| {
-            (packet.netns == 0 || packet.netns == known.netns)
-                && packet.carries == known.protocol
-                && known.ends.is_some_and(|ends| ends.has(from, to))
+        let of_port = |port: u16| self.ports.get(&port).into_iter().flatten();
+        let mut ids = of_port(from.port()).chain(of_port(to.port()));
+        ids.any(|id| {
+            self.sockets.get(id).is_some_and(|known| {
+                (packet.netns == 0 || packet.netns == known.netns)
+                    && packet.carries == known.protocol
+                    && known.ends.is_some_and(|ends| ends.has(from, to))
+            })
         })
     }
 }
@@ -148,7 +161,7 @@ impl Ends {
 
 /// An address with its port; an IPv4 one as it is, where IPv6 maps it, too.
 fn address(text: &Text) -> Option<SocketAddr> {
-    let address: SocketAddr = std::str::from_utf8(text.as_bytes()).ok()?.parse().ok()?;
+    let address = text.socket_address()?;
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 

@@ -277,7 +277,7 @@ fn machine_with_100000_sockets() -> Result<()> {
     for socket in told["sockets"].as_array().context("no list")? {
         let (by, fd) = holder(&socket["holders"])?;
         check_eq!(by, pid, "who has {socket}");
-        let other = match socket["sk_state"] == "LISTEN" {
+        let other = match socket["sk_state"] == "listen" {
             true => None,
             false => Some(holder(&socket["peer_holders"])?),
         };

@@ -57,6 +57,12 @@ fn word(data: &Value, key: &str) -> Result<String> {
     match &data[key] {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
+        // As in the data of a job, which has no lists.
+        Value::Array(words) => {
+            let words: Option<Vec<&str>> = words.iter().map(Value::as_str).collect();
+            let words = words.with_context(|| format!("{key} is no list of words, in {data}"))?;
+            Ok(words.join(","))
+        }
         other => bail!("{key} is {other}, in {data}"),
     }
 }

@@ -186,9 +186,9 @@ impl Maker {
     fn shut(&mut self) -> Result<()> {
         let (one, two) = sys::socketpair(libc::SOCK_STREAM)?;
         let all = [
-            (libc::SHUT_RD, "RD"),
-            (libc::SHUT_WR, "WR"),
-            (libc::SHUT_RDWR, "RDWR"),
+            (libc::SHUT_RD, "rd"),
+            (libc::SHUT_WR, "wr"),
+            (libc::SHUT_RDWR, "rd,wr"),
         ];
         let (how, word) = *self.random.pick(&all);
         let deed = format!("shutdown {} {} {word}", sys::getpid(), inode(&one)?);

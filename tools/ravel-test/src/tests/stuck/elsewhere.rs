@@ -111,12 +111,12 @@ fn orphan_goes_when_it_says() -> Result<()> {
                 Ok(told.is_some())
             })?;
             let told = told.context("none")?;
-            check_eq!(told["sk_state"], "FIN_WAIT2", "state");
+            check_eq!(told["sk_state"], "fin_wait2", "state");
             check_eq!(told["inode"], 0, "inode");
             check_eq!(holders(&told["holders"]), [], "holders");
             // The other end is in another namespace: whose it is cannot be known for sure.
             check_eq!(
-                told["blamed"],
+                told["text"]["responsible"],
                 format!("the program at {THERE}:{PORT}"),
                 "blame"
             );
@@ -159,7 +159,7 @@ fn half_closed_toward_another_machine() -> Result<()> {
         let told = of_ours(&stream)?.context("not told")?;
         check_eq!(told["why"], "half_closed", "why");
         check_eq!(
-            told["blamed"],
+            told["text"]["responsible"],
             format!("the program at {THERE}:{PORT}"),
             "blame"
         );
@@ -169,7 +169,7 @@ fn half_closed_toward_another_machine() -> Result<()> {
             "holders"
         );
         check_eq!(told["other_end"], Value::Null, "other end");
-        let said = told["freed_by"].as_str().unwrap_or_default();
+        let said = told["text"]["remedy"].as_str().unwrap_or_default();
         check!(said.contains("60 s later"), "{said}");
         wire.there.link.send("close")?;
         wire.there.link.recv()?;

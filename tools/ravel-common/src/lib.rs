@@ -1,0 +1,11 @@
+//! What the commands of ravel share: output, explanations of errors, signals, streams of events.
+
+pub mod machine;
+pub mod origin;
+pub mod output;
+pub mod queue_cli;
+pub mod remedy;
+pub mod screen;
+pub mod stop;
+pub mod streams;
+pub mod table;

@@ -1,0 +1,273 @@
+//! Commands on sockets and on what waits in their queues.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ravel_records::{ReportName, SharersReport, SkbsReport, SocketsReport, WaitersReport};
+use serde::Serialize;
+
+use super::memory::from_source;
+use crate::cli;
+use crate::command::{Context, FINDINGS, Failure, Searched, Show, saved};
+use crate::packet::{self, Found};
+use crate::proc::{Proc, Unread};
+use crate::screen::Screen;
+use crate::sweep::Sweep;
+use crate::who::Answer;
+use crate::{epoll, output, screen, stuck, view, who};
+
+/// The answers of `ravel sockets`.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Sockets {
+    /// Their state.
+    State(SocketsReport),
+    /// What close() and shutdown() would do.
+    Why(view::why::Explained),
+    /// Who waits.
+    Waiters(view::waiters::Waited),
+}
+
+impl Show for cli::Sockets {
+    type Model = Sockets;
+    from_source!();
+
+    fn model(&self, context: &Context) -> Result<Sockets, Failure> {
+        if self.waiters {
+            let text = context.report(ReportName::Waiters, &self.source)?;
+            let report = WaitersReport::parse(&text)?;
+            let sets = self.source.pid.map(|_| sets(&report)).transpose()?;
+            return Ok(Sockets::Waiters(view::waiters::Waited::new(report, sets)));
+        }
+        let text = context.report(ReportName::Sockets, &self.source)?;
+        let mut report = SocketsReport::parse(&text)?;
+        report.sockets.retain(|socket| self.only.has(socket));
+        Ok(match self.why {
+            true => Sockets::Why(view::why::Explained::of(report)),
+            false => Sockets::State(report),
+        })
+    }
+
+    fn text(&self, model: &Sockets, screen: &Screen) -> Result<String, Failure> {
+        match model {
+            Sockets::State(report) => {
+                let unit = self.source.pid.and_then(|pid| Proc::default().unit(pid));
+                view::sockets::draw(report, unit.as_deref(), self, screen)
+            }
+            Sockets::Why(explained) => Ok(view::why::draw(explained.report())),
+            Sockets::Waiters(waited) => Ok(waited.draw(self.rows.all)),
+        }
+    }
+
+    fn wide(&self) -> bool {
+        self.rows.wide
+    }
+}
+
+/// The epoll sets that watch the sockets of a report.
+fn sets(report: &WaitersReport) -> Result<view::waiters::Sets, Failure> {
+    let proc = Proc::default();
+    let sockets = || report.sockets.iter().map(|of| &of.socket);
+    // All sockets are of one file system.
+    let device = sockets().find_map(|socket| proc.device(report.header.pid, socket.fd).ok());
+    let inodes = sockets().map(|socket| socket.inode).collect();
+    let mut unread = Unread::default();
+    let watches = match device {
+        Some(device) => {
+            let wanted = epoll::Wanted { device, inodes };
+            epoll::watches(&proc, &wanted, &mut unread).map_err(Failure::Proc)?
+        }
+        None => Vec::new(),
+    };
+    Ok(view::waiters::Sets { watches, unread })
+}
+
+impl Show for cli::Skbs {
+    type Model = SkbsReport;
+    from_source!();
+
+    fn model(&self, context: &Context) -> Result<SkbsReport, Failure> {
+        let report = SkbsReport::parse(&context.report(ReportName::Skbs, &self.source)?)?;
+        match self.fd {
+            Some(fd) => report.only(fd).ok_or(Failure::NoDescriptor(fd)),
+            None => Ok(report),
+        }
+    }
+
+    fn text(&self, report: &SkbsReport, screen: &Screen) -> Result<String, Failure> {
+        let options = view::skbs::Options {
+            raw: self.raw,
+            ids: self.ids,
+        };
+        Ok(view::skbs::draw(report, &options, screen))
+    }
+}
+
+impl Show for cli::Skb {
+    type Model = Found;
+
+    fn json(&self) -> bool {
+        self.json
+    }
+
+    fn live(&self) -> bool {
+        self.from.is_none()
+    }
+
+    fn model(&self, context: &Context) -> Result<Found, Failure> {
+        let search = match &self.from {
+            Some(path) => {
+                let report = SkbsReport::parse(&saved(Some(path))?)?;
+                let mut search = packet::Search {
+                    processes: 1,
+                    ..packet::Search::default()
+                };
+                packet::look(self.id, &report, &mut search.found);
+                search
+            }
+            None => packet::find(self.id, self.pid, &context.client)?,
+        };
+        search.found.ok_or_else(|| {
+            Failure::NoPacket(Searched {
+                processes: search.processes,
+                unread: search.unread.sentences(),
+            })
+        })
+    }
+
+    fn text(&self, found: &Found, screen: &Screen) -> Result<String, Failure> {
+        Ok(view::skb::draw(found, self.draw, screen))
+    }
+
+    /// A drawing has its own width.
+    fn wide(&self) -> bool {
+        self.draw
+    }
+}
+
+impl Show for cli::Sharers {
+    type Model = SharersReport;
+    from_source!();
+
+    fn model(&self, context: &Context) -> Result<SharersReport, Failure> {
+        let text = match (self.source.pid, self.fd) {
+            (Some(pid), Some(fd)) => context.client.query_descriptor(pid, fd)?,
+            _ => context.report(ReportName::Sharers, &self.source)?,
+        };
+        Ok(SharersReport::parse(&text)?)
+    }
+
+    fn text(&self, report: &SharersReport, screen: &Screen) -> Result<String, Failure> {
+        Ok(view::sharers::draw(report, screen))
+    }
+}
+
+impl Show for cli::Who {
+    type Model = Answer;
+
+    fn json(&self) -> bool {
+        self.json
+    }
+
+    fn live(&self) -> bool {
+        self.from.is_none()
+    }
+
+    fn model(&self, context: &Context) -> Result<Answer, Failure> {
+        let (sweep, client) = match &self.from {
+            Some(path) => (Sweep::parse(&saved(Some(path))?)?, None),
+            None => (
+                Sweep::ask(&context.client, &Proc::default())?,
+                Some(&context.client),
+            ),
+        };
+        let answer = who::look(&self.socket, &sweep, client);
+        match answer.sockets.is_empty() {
+            true => Err(Failure::NoSocket(Searched {
+                processes: answer.processes,
+                unread: answer.unread.sentences(),
+            })),
+            false => Ok(answer),
+        }
+    }
+
+    fn text(&self, answer: &Answer, screen: &Screen) -> Result<String, Failure> {
+        let host = self.live().then(|| Proc::default().netns(1).ok()).flatten();
+        view::who::draw(&self.socket.to_string(), answer, host, self, screen)
+    }
+
+    fn wide(&self) -> bool {
+        self.rows.wide
+    }
+}
+
+impl Show for cli::Stuck {
+    type Model = stuck::Answer;
+
+    fn json(&self) -> bool {
+        self.json
+    }
+
+    fn live(&self) -> bool {
+        self.from.is_none()
+    }
+
+    fn model(&self, context: &Context) -> Result<stuck::Answer, Failure> {
+        let mut answer = match &self.from {
+            Some(path) => stuck::find(&Sweep::parse(&saved(Some(path))?)?, &[], None),
+            None => stuck::ask(&context.client, &Proc::default())?,
+        };
+        if let Some(seconds) = self.over {
+            std::thread::sleep(Duration::from_secs(seconds));
+            let later = stuck::ask(&context.client, &Proc::default())?;
+            let earlier = std::mem::replace(&mut answer, later);
+            answer.keep_still(&earlier);
+        }
+        answer.stuck.retain(|of| self.only.has_stuck(of));
+        for of in &mut answer.stuck {
+            of.text = Some(stuck::Prose {
+                responsible: view::stuck::blamed(of),
+                remedy: view::stuck::freed_by(of),
+            });
+        }
+        Ok(answer)
+    }
+
+    fn text(&self, answer: &stuck::Answer, screen: &Screen) -> Result<String, Failure> {
+        view::stuck::draw(answer, self, screen)
+    }
+
+    fn wide(&self) -> bool {
+        self.rows.wide
+    }
+
+    fn status(&self, answer: &stuck::Answer) -> ExitCode {
+        match self.exit_code && !answer.stuck.is_empty() {
+            true => ExitCode::from(FINDINGS),
+            false => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// Shows what is stuck once, or again and again.
+pub fn stuck(context: &Context, args: &cli::Stuck) -> Result<ExitCode, Failure> {
+    let Some(seconds) = args.watch else {
+        return context.show(args);
+    };
+    loop {
+        let answer = args.model(context)?;
+        if args.json {
+            output::print_json_line(&answer, true)?;
+        } else {
+            let text = context.folded(args, &answer)?;
+            match screen::anew() {
+                Some(clear) => {
+                    output::write(clear)?;
+                    output::print(&screen::frame(&text))?;
+                }
+                None => output::print(&format!("{text}\n"))?,
+            }
+        }
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
+}
