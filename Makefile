@@ -1,8 +1,8 @@
 # The front door. Everything is built inside a Debian build root that the first
 # run sets up (see qemu/); the host needs no Rust, no QEMU and no kernel headers.
 #
-#   KVER=    kernel release to build for, e.g. KVER=$(uname -r) on Debian 13;
-#            default: the newest 7.x cloud kernel in the archive
+#   KVER=    kernel release to build for, and to boot by "make run", "make test" and "make shell",
+#            e.g. KVER=$(uname -r) on Debian 13; default: the newest 7.x cloud kernel in the archive
 #   TESTS=   patterns that choose tests for "make test" or "make selftests", or with a ! leave some out
 #   BENCH=   what "make bench" is to measure: flat (of which events and instructions are parts), beside (of which
 #            target, sockets, packets, loss and queue are); default: all of it
@@ -15,18 +15,18 @@ export START KVER TESTS BENCH MEM
 
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
-.PHONY: all run test proof bench test-debug test-kcsan selftests selftests-debug shell metadata clippy unit fmt fmt-check update clean distclean help
+.PHONY: all run test proof bench test-debug test-kcsan selftests selftests-debug shell metadata clippy lint unit fmt fmt-check update clean distclean help
 
 all: ## Build ravel.ko and the ravel command (the default)
 	@qemu/setup --no-vm
 
 run: ## Boot the VM and show the demonstration
-	@KVER= qemu/setup
-	@KVER= qemu/vm demo
+	@qemu/setup
+	@qemu/vm demo
 
 test: ## Run the tests in the VM (TESTS='anon. !churn' to choose some)
-	@KVER= qemu/setup
-	@KVER= qemu/vm test
+	@qemu/setup
+	@qemu/vm test
 
 proof: export RAVEL_PROOF_RUNS ?= 200
 proof: ## Prove delivery in 200 runs (RAVEL_PROOF_SEED=51 RAVEL_PROOF_RUNS=50 for a part)
@@ -54,8 +54,8 @@ selftests-debug: ## The same on the kernel that checks itself
 	@KVER= qemu/vm selftests debug
 
 shell: ## Open a shell in the VM, module loaded
-	@KVER= qemu/setup
-	@KVER= qemu/vm shell
+	@qemu/setup
+	@qemu/vm shell
 
 metadata: ## Make the Rust metadata of a kernel (KVER=release)
 	@qemu/setup --no-vm --no-build
@@ -64,6 +64,10 @@ clippy: ## Check module and tools with clippy, warnings being errors
 	@qemu/setup --no-vm --no-build
 	qemu/module clippy
 	qemu/tools clippy
+
+lint: ## Check rules of the source that no compiler checks
+	@qemu/setup --no-vm
+	qemu/lint
 
 unit: ## Run the tools' own tests, which need no VM
 	@qemu/setup --no-vm --no-build
