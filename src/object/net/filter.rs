@@ -123,27 +123,14 @@ impl NetFilter {
         unsafe { SockRef::from_raw(self.sock) }
     }
 
-    /// Returns whether the port lets an event pass that has these ports, or none.
-    #[inline(always)]
-    pub(in crate::object) fn accepts_ports(&self, ports: Option<(u16, u16)>) -> bool {
-        let port = u16::from_be(self.port);
-        port == 0 || ports.is_some_and(|(one, other)| one == port || other == port)
-    }
-
-    /// Returns whether protocol and address let every flow pass.
-    #[inline(always)]
-    pub(in crate::object) fn accepts_all_flows(&self) -> bool {
-        self.protocol == 0 && !self.has_address
-    }
-
     /// Returns whether protocol, address and port let a flow pass.
     #[inline]
     pub(in crate::object) fn accepts(&self, flow: &Flow) -> bool {
         if self.protocol != 0 && (flow.family == 0 || flow.protocol != self.protocol) {
             return false;
         }
-        let ports = flow.has_ports.then_some((flow.from_port, flow.to_port));
-        if !self.accepts_ports(ports) {
+        let port = u16::from_be(self.port);
+        if port != 0 && !(flow.has_ports && (flow.from_port == port || flow.to_port == port)) {
             return false;
         }
         !self.has_address || flow.has_address(&self.address)

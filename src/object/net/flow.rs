@@ -75,6 +75,43 @@ impl Flow {
         flow
     }
 
+    /// Returns that of what a socket sends; without a family where it is not one of IP.
+    ///
+    /// Also of what is left of one in TIME_WAIT, and of a request. Nobody keeps it from changing, so
+    /// an address may be half of one connection and half of the next where a program connects again
+    /// at this moment.
+    #[inline(always)]
+    pub(in crate::object) fn of_sock(sk: SockRef<'_>) -> Self {
+        let family = sk.family();
+        let (mut from, mut to) = ([0; 16], [0; 16]);
+        match family {
+            AF_INET => {
+                from[..4].copy_from_slice(&sk.rcv_saddr());
+                to[..4].copy_from_slice(&sk.daddr());
+            }
+            AF_INET6 => (from, to) = (sk.v6_rcv_saddr(), sk.v6_daddr()),
+            _ => return Self::default(),
+        }
+        let mut from_port = sk.num();
+        if sk.is_full() {
+            from_port = sk.inet_sport();
+            // As getsockname(): the address bound to, else the one that packets are sent from.
+            if family == AF_INET && from[..4] == [0; 4] {
+                from[..4].copy_from_slice(&sk.inet_saddr());
+            }
+        }
+        Self {
+            from,
+            to,
+            family,
+            from_port,
+            to_port: sk.dport(),
+            protocol: sk.protocol() as u8,
+            has_ports: true,
+            ..Self::default()
+        }
+    }
+
     #[inline]
     fn read_ipv4(&mut self, packet: PacketRef<'_>, at: usize) -> Option<()> {
         let header: [u8; 20] = packet.read(at)?;

@@ -349,7 +349,8 @@ impl Part {
 impl Event {
     /// Returns what an event of a process has.
     pub(crate) fn lineage(&self) -> &Lineage {
-        // SAFETY: All of the union was written, and all of its parts are integers, for which any bits will do.
+        // SAFETY: Whoever writes an event writes the part that its kind selects, and the caller asks
+        // for that one. All parts are integers, for which any bits will do.
         unsafe { &self.part.lineage }
     }
 
@@ -381,11 +382,5 @@ impl Event {
     pub(crate) fn net(&self) -> &NetPart {
         // SAFETY: As above.
         unsafe { &self.part.net }
-    }
-
-    /// The same, to be changed.
-    pub(in crate::object) fn net_mut(&mut self) -> &mut NetPart {
-        // SAFETY: As above.
-        unsafe { &mut self.part.net }
     }
 }

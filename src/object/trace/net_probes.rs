@@ -12,22 +12,16 @@
 
 use crate::object::trace::event::{hook, kind, net_flag};
 use crate::{
-    arch::{argument, current_task},
+    arch::{argument, current_task, IrqsOff},
     bindings,
     object::{
         net::{
             flow::Flow,
             packet_ref::PacketRef,
-            sock::{netns, SockRef, AF_INET, AF_INET6, IPPROTO_TCP},
+            sock::{netns, SockRef, IPPROTO_TCP},
         },
         sync::read_once,
-        trace::{
-            event::{Event, NetPart},
-            functions::Enter,
-            prototype,
-            sink::Sink,
-            task,
-        },
+        trace::{event::NetPart, functions::Enter, prototype, sink::Sink, task},
     },
 };
 use kernel::{
@@ -80,100 +74,73 @@ pub(super) fn rx_sock<'a>(rx_sk: *const bindings::sock, owner: Option<SockRef<'a
     }
 }
 
-/// Writes what every kind of socket begins with, what is left of one in TIME_WAIT and what a
-/// request is, too. Nobody keeps it from changing, so an address may be half of one connection and
-/// half of the next where a program connects again at this moment.
-fn fill_sock(net: &mut NetPart, sk: SockRef<'_>) {
-    net.sock = sk.as_ptr().addr() as u64;
-    // SAFETY: A socket keeps its namespace.
-    net.netns = unsafe { netns(sk.net()) };
-    net.family = sk.family();
-    net.state = sk.state();
-    net.protocol = sk.protocol();
-    net.inode = sk.inode();
-    net.shutdown = sk.shutdown();
-    match net.family {
-        AF_INET => {
-            net.local[..4].copy_from_slice(&sk.rcv_saddr());
-            net.remote[..4].copy_from_slice(&sk.daddr());
-        }
-        AF_INET6 => (net.local, net.remote) = (sk.v6_rcv_saddr(), sk.v6_daddr()),
-        _ => return,
-    }
-    net.flags |= (net_flag::ADDRESS | net_flag::PORTS) as u8;
-    net.remote_port = sk.dport();
-    if !sk.is_full() {
-        net.local_port = sk.num();
-        return;
-    }
-    net.local_port = sk.inet_sport();
-    // As getsockname(): the address bound to, else the one that packets are sent from.
-    if net.family == AF_INET && net.local[..4] == [0; 4] {
-        net.local[..4].copy_from_slice(&sk.inet_saddr());
-    }
-}
-
-/// Writes where a packet comes from (local) and goes to (remote).
-fn fill_flow(net: &mut NetPart, flow: &Flow) {
-    if flow.family == 0 {
-        return;
-    }
-    net.flags |= net_flag::ADDRESS as u8;
-    if flow.has_ports {
-        net.flags |= net_flag::PORTS as u8;
-    }
-    net.family = flow.family;
-    net.protocol = flow.protocol.into();
-    (net.local, net.remote) = (flow.from, flow.to);
-    (net.local_port, net.remote_port) = (flow.from_port, flow.to_port);
-}
-
-/// Returns whether a filter lets an event pass. `sk` is its socket, where it may be followed.
-fn is_wanted(sink: &Sink, net: &NetPart, sk: Option<SockRef<'_>>) -> bool {
+/// Returns whether a filter lets an event pass. `named` is the address of its socket, or 0; `sk` is
+/// its socket, where it may be followed.
+#[inline(always)]
+fn is_wanted(sink: &Sink, named: u64, sk: Option<SockRef<'_>>, flow: &Flow) -> bool {
     let filter = sink.net_filter();
-    let has = |flag: u32| u32::from(net.flags) & flag != 0;
-    if filter
-        .sock()
-        .is_some_and(|wanted| wanted.as_ptr().addr() as u64 != net.sock)
-    {
-        return false;
-    }
-    if !filter.accepts_cgroup_of(sk) {
-        return false;
-    }
-    // What costs nothing to compare comes first: most events are of other connections.
-    let ports = has(net_flag::PORTS).then_some((net.local_port, net.remote_port));
-    if !filter.accepts_ports(ports) {
-        return false;
-    }
-    if filter.accepts_all_flows() {
-        return true;
-    }
-    let flow = Flow {
-        from: net.local,
-        to: net.remote,
-        family: if has(net_flag::ADDRESS) {
-            net.family
-        } else {
-            0
-        },
-        from_port: net.local_port,
-        to_port: net.remote_port,
-        protocol: net.protocol as u8,
-        has_ports: has(net_flag::PORTS),
-        ..Flow::default()
+    let is_of_socket = match filter.sock() {
+        Some(wanted) => wanted.as_ptr().addr() as u64 == named,
+        None => true,
     };
-    filter.accepts(&flow)
+    is_of_socket && filter.accepts_cgroup_of(sk) && filter.accepts(flow)
 }
 
-fn push_if_wanted(sink: &Sink, event: &Event, sk: Option<SockRef<'_>>) {
-    if is_wanted(sink, event.net(), sk) {
-        sink.push(event);
+/// Returns what an event says of where a packet comes from (local) and goes to (remote), or of the
+/// two ends of a connection.
+#[inline(always)]
+fn part_of_flow(flow: &Flow) -> NetPart {
+    let mut flags = 0;
+    if flow.family != 0 {
+        flags |= net_flag::ADDRESS;
+        if flow.has_ports {
+            flags |= net_flag::PORTS;
+        }
+    }
+    NetPart {
+        family: flow.family,
+        protocol: flow.protocol.into(),
+        local: flow.from,
+        remote: flow.to,
+        local_port: flow.from_port,
+        remote_port: flow.to_port,
+        flags: flags as u8,
+        ..NetPart::default()
     }
 }
 
-fn event(kind: u32) -> Event {
-    Event::new(kind)
+/// Returns what an event says of a socket whose ends are `flow`: also of what is left of one in
+/// TIME_WAIT, and of a request.
+#[inline(always)]
+fn part_of_sock(sk: SockRef<'_>, flow: &Flow) -> NetPart {
+    NetPart {
+        sock: sk.as_ptr().addr() as u64,
+        // SAFETY: A socket keeps its namespace.
+        netns: unsafe { netns(sk.net()) },
+        family: sk.family(),
+        protocol: sk.protocol(),
+        state: sk.state(),
+        inode: sk.inode(),
+        shutdown: sk.shutdown(),
+        ..part_of_flow(flow)
+    }
+}
+
+/// Records an event, which is put together where it will lie.
+#[inline(always)]
+fn record(sink: &Sink, kind: u32, part: impl FnOnce() -> NetPart) {
+    let irqs = IrqsOff::new();
+    let slot = sink.begin(&irqs);
+    if let Some(mut slot) = slot {
+        let event = slot.event();
+        // SAFETY: The place is the slot's; its kind and the part of that kind are written, and its
+        // time and its CPU are kept.
+        unsafe {
+            (*event).kind = kind;
+            (&raw mut (*event).part).cast::<NetPart>().write(part());
+            slot.end();
+        }
+    }
 }
 
 /// Records a change of a TCP socket's state: `inet_sock_set_state`.
@@ -189,13 +156,17 @@ unsafe extern "C" fn tcp_state(
 ) {
     // SAFETY: The tracepoint's caller has the socket; of the sink see `sink_of()`.
     let (sink, sk) = unsafe { (sink_of(sink), SockRef::from_raw(sk)) };
-    let mut event = event(kind::TCP_STATE);
-    let net = event.net_mut();
-    if let Some(sk) = sk {
-        fill_sock(net, sk);
+    let Some(sk) = sk else {
+        return;
+    };
+    let flow = Flow::of_sock(sk);
+    if is_wanted(sink, sk.as_ptr().addr() as u64, Some(sk), &flow) {
+        record(sink, kind::TCP_STATE, || NetPart {
+            old_state: old as u8,
+            state: new as u8,
+            ..part_of_sock(sk, &flow)
+        });
     }
-    (net.old_state, net.state) = (old as u8, new as u8);
-    push_if_wanted(sink, &event, sk);
 }
 
 /// Records a reset that answers a packet. `sk` is none where nobody has the port.
@@ -250,22 +221,28 @@ fn send_reset(
     packet: Option<PacketRef<'_>>,
     reason: bindings::sk_rst_reason,
 ) {
-    let mut event = event(kind::RESET);
-    let net = event.net_mut();
-    if let Some(sk) = sk {
-        fill_sock(net, sk);
-    }
+    let mut flow = sk.map_or_else(Flow::default, Flow::of_sock);
     // A listener answers by a reset, too, and has no other end.
-    if let Some(packet) = packet.filter(|_| net.remote_port == 0) {
-        fill_flow(
-            net,
-            &Flow::of(packet, packet.network_header().into()).reply(),
-        );
+    if let Some(packet) = packet.filter(|_| flow.to_port == 0) {
+        let answered = Flow::of(packet, packet.network_header().into());
+        if answered.family != 0 {
+            flow = answered.reply();
+        }
     }
-    net.flags |= net_flag::SENT as u8;
-    net.reason = reason;
-    net.protocol = IPPROTO_TCP.into();
-    push_if_wanted(sink, &event, sk);
+    flow.protocol = IPPROTO_TCP;
+    let named = sk.map_or(0, |sk| sk.as_ptr().addr() as u64);
+    if is_wanted(sink, named, sk, &flow) {
+        record(sink, kind::RESET, || {
+            let mut part = match sk {
+                Some(sk) => part_of_sock(sk, &flow),
+                None => part_of_flow(&flow),
+            };
+            part.flags |= net_flag::SENT as u8;
+            part.reason = reason;
+            part.protocol = IPPROTO_TCP.into();
+            part
+        });
+    }
 }
 
 /// Records a reset that was received: `tcp_receive_reset`.
@@ -276,11 +253,13 @@ fn send_reset(
 unsafe extern "C" fn reset_received(sink: *mut c_void, sk: *mut bindings::sock) {
     // SAFETY: The tracepoint's caller has the socket; of the sink see `sink_of()`.
     let (sink, sk) = unsafe { (sink_of(sink), SockRef::from_raw(sk)) };
-    let mut event = event(kind::RESET);
-    if let Some(sk) = sk {
-        fill_sock(event.net_mut(), sk);
+    let Some(sk) = sk else {
+        return;
+    };
+    let flow = Flow::of_sock(sk);
+    if is_wanted(sink, sk.as_ptr().addr() as u64, Some(sk), &flow) {
+        record(sink, kind::RESET, || part_of_sock(sk, &flow));
     }
-    push_if_wanted(sink, &event, sk);
 }
 
 /// Records a packet that is dropped: `kfree_skb`.
@@ -297,19 +276,23 @@ unsafe extern "C" fn drop(
 ) {
     // SAFETY: The tracepoint's caller holds the sk_buff; of the sink see `sink_of()`.
     let (sink, packet) = unsafe { (sink_of(sink), PacketRef::from_raw(skb)) };
-    let mut event = event(kind::DROP);
-    let net = event.net_mut();
+    let flow = Flow::of(packet, packet.network_header().into());
     // For `rx_sock()`.
     let _rcu = rcu::read_lock();
     let named = rx_sock(rx_sk, packet.owner());
-    (net.sock, net.inode, net.netns) = (named.address, named.inode, named.netns);
-    fill_flow(net, &Flow::of(packet, packet.network_header().into()));
-    net.ethertype = packet.ethertype();
-    net.location = location.addr() as u64;
-    net.reason = reason;
-    net.len = packet.len();
-    net.iif = packet.iif();
-    push_if_wanted(sink, &event, named.sk);
+    if is_wanted(sink, named.address, named.sk, &flow) {
+        record(sink, kind::DROP, || NetPart {
+            sock: named.address,
+            inode: named.inode,
+            netns: named.netns,
+            ethertype: packet.ethertype(),
+            location: location.addr() as u64,
+            reason,
+            len: packet.len(),
+            iif: packet.iif(),
+            ..part_of_flow(&flow)
+        });
+    }
 }
 
 /// What the current process does to a socket.
@@ -326,15 +309,26 @@ fn shut(sink: &Sink, sk: Option<SockRef<'_>>, what: Shut) {
     let Some(sk) = sk.filter(|_| sink.wants(what.kind, pid)) else {
         return;
     };
-    let mut event = task::event(what.kind);
-    let net = event.net_mut();
-    fill_sock(net, sk);
-    let queues = sk.queues();
-    (net.rx_bytes, net.rx_packets) = (queues.rx_bytes, queues.rx_packets);
-    (net.tx_bytes, net.unsent, net.wmem) = (queues.tx_bytes, queues.unsent, queues.wmem);
-    (net.how, net.refs) = (what.how, what.refs);
-    net.flags |= what.flags as u8;
-    push_if_wanted(sink, &event, Some(sk));
+    let flow = Flow::of_sock(sk);
+    if !is_wanted(sink, sk.as_ptr().addr() as u64, Some(sk), &flow) {
+        return;
+    }
+    let (who, queues) = (task::who(), sk.queues());
+    record(sink, what.kind, || {
+        let mut part = part_of_sock(sk, &flow);
+        part.flags |= what.flags as u8;
+        NetPart {
+            who,
+            rx_bytes: queues.rx_bytes,
+            rx_packets: queues.rx_packets,
+            tx_bytes: queues.tx_bytes,
+            unsent: queues.unsent,
+            wmem: queues.wmem,
+            how: what.how,
+            refs: what.refs,
+            ..part
+        }
+    });
 }
 
 /// Returns the socket of a `struct socket`, which the function that is entered holds.
