@@ -29,6 +29,11 @@
 //! connections, one after the other (likewise).
 //!
 //! Events are written without any lock, from wherever they happen ([`trace::ring`]).
+//!
+//! The kernel checks Rust's arithmetic for overflow, and panics on one (`CONFIG_RUST_OVERFLOW_CHECKS`).
+//! What is read here may be changing meanwhile, so arithmetic wraps, saturates or is checked.
+
+#![deny(clippy::arithmetic_side_effects)]
 
 pub(crate) mod debugfs;
 pub(crate) mod layout;

@@ -262,7 +262,7 @@ impl<'g> AnonVma<'g> {
             if ptr::eq(parent, at) {
                 return depth;
             }
-            depth += 1;
+            depth = depth.saturating_add(1);
             at = parent;
         }
     }
@@ -350,7 +350,7 @@ impl<'g> AnonVma<'g> {
     pub(crate) fn is_first(&self, vma: &VmaRef, space: &AddressSpace) -> (bool, usize) {
         for (visits, member) in self.members().enumerate() {
             if member.is_in(space) && member.linked.is_attached() {
-                return (member.is(vma), visits + 1);
+                return (member.is(vma), visits.saturating_add(1));
             }
         }
         (false, 0)

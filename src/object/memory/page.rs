@@ -108,9 +108,9 @@ fn cover(vma: &MemberVma, first: usize, last: usize) -> Option<(usize, usize)> {
         (
             // Both are within the VMA.
             vma.start
-                .wrapping_add((from - vma.key).wrapping_mul(PAGE_SIZE)),
+                .wrapping_add(from.wrapping_sub(vma.key).wrapping_mul(PAGE_SIZE)),
             vma.start
-                .wrapping_add((to - vma.key).wrapping_mul(PAGE_SIZE)),
+                .wrapping_add(to.wrapping_sub(vma.key).wrapping_mul(PAGE_SIZE)),
         )
     })
 }
@@ -170,8 +170,11 @@ pub(crate) fn reverse<'g>(
         let Some((start, end)) = cover(&vma, first, last) else {
             continue;
         };
-        let index = |address: usize| vma.key + (address - vma.start) / PAGE_SIZE;
-        candidate(index(start), index(end - PAGE_SIZE));
+        let index = |address: usize| {
+            vma.key
+                .wrapping_add(address.wrapping_sub(vma.start) / PAGE_SIZE)
+        };
+        candidate(index(start), index(end.wrapping_sub(PAGE_SIZE)));
         room.read_linked(linked, start, end);
         let doubled = map.doubled(linked).unwrap_or_default();
         for seen in room.iter() {

@@ -90,7 +90,7 @@ enum Step {
 /// The end of what an entry of `size` bytes translates around `address`, or `end` if that comes
 /// first.
 fn part_end(address: usize, end: usize, size: usize) -> usize {
-    let boundary = (address & !(size - 1)).wrapping_add(size);
+    let boundary = (address & !size.wrapping_sub(1)).wrapping_add(size);
     // At the very top of the address space, the boundary wraps to 0.
     if boundary.wrapping_sub(1) < end.wrapping_sub(1) {
         boundary
@@ -156,8 +156,8 @@ impl Walk<'_> {
 
     fn run(&mut self, start: usize, end: usize) -> usize {
         let mut address = start;
-        let mut retries = 0;
-        let mut steps = 0;
+        let mut retries = 0_usize;
+        let mut steps = 0_usize;
         while address < end && !self.is_full() && steps < MAX_STEPS {
             let (upper, next) = self.descend(address, end);
             let step = match upper {
@@ -169,10 +169,10 @@ impl Walk<'_> {
             match step {
                 Step::To(reached) => {
                     address = reached;
-                    steps += 1;
+                    steps = steps.saturating_add(1);
                 }
                 Step::Again => {
-                    retries += 1;
+                    retries = retries.saturating_add(1);
                     if retries == MAX_RETRIES {
                         address = next;
                     }
@@ -339,7 +339,7 @@ impl Walk<'_> {
     ) -> usize {
         let mut address = start;
         while address != end && !self.is_full() {
-            let at = (address & (size - 1)) / PAGE_SIZE;
+            let at = (address & size.wrapping_sub(1)) / PAGE_SIZE;
             // SAFETY: The leaf is present, and its table's lock held, by this function's
             // requirements.
             let entry = unsafe { Entry::of_huge(address, bits, first, at, self.anonymous) };

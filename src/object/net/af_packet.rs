@@ -129,7 +129,7 @@ impl PacketGuard<'_> {
                 }
             };
             if status & bindings::TP_STATUS_USER != 0 {
-                ring.used += 1;
+                ring.used = ring.used.saturating_add(1);
                 ring.packets = ring.packets.saturating_add(packets);
             }
         }

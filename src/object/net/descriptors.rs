@@ -85,17 +85,17 @@ impl<'t> TableGuard<'t> {
             if *steps == 0 {
                 return Err(Progress::More);
             }
-            *steps -= 1;
+            *steps = steps.saturating_sub(1);
             // SAFETY: As above. The bitmap has a bit for each of `max` entries, which fill whole
             // words.
             let word = unsafe { read_once!(*(*fdt).open_fds.add((*next / BITS) as usize)) };
             let ahead = word >> (*next % BITS);
             if ahead == 0 {
-                *next = (*next / BITS + 1) * BITS;
+                *next = (*next / BITS).saturating_add(1).saturating_mul(BITS);
                 continue;
             }
-            let fd = *next + ahead.trailing_zeros();
-            *next = fd + 1;
+            let fd = next.saturating_add(ahead.trailing_zeros());
+            *next = fd.saturating_add(1);
             // SAFETY: As above. `fd` is below `max`.
             let file = unsafe { read_once!(*(*fdt).fd.add(fd as usize)) };
             // A descriptor that is being opened has no file yet.

@@ -128,7 +128,7 @@ impl Flow {
         self.is_fragment = fragment != 0;
         // The ports are in the first fragment.
         if fragment & 0x1fff == 0 {
-            self.read_ports(packet, at + words * 4);
+            self.read_ports(packet, at.wrapping_add(words.wrapping_mul(4)));
         }
         Some(())
     }
@@ -144,8 +144,8 @@ impl Flow {
         self.to.copy_from_slice(&header[24..40]);
         self.protocol = header[6];
         if !is_extension(self.protocol) {
-            self.read_ports(packet, at + header.len());
-        } else if let Some(at) = self.skip_extensions(packet, at + header.len()) {
+            self.read_ports(packet, at.wrapping_add(header.len()));
+        } else if let Some(at) = self.skip_extensions(packet, at.wrapping_add(header.len())) {
             self.read_ports(packet, at);
         }
         Some(())
@@ -161,8 +161,8 @@ impl Flow {
             let units = usize::from(header[1]);
             let len = match kind {
                 NEXTHDR_FRAGMENT => 8,
-                NEXTHDR_AUTH => (units + 2) * 4,
-                _ if is_extension(kind) => (units + 1) * 8,
+                NEXTHDR_AUTH => units.wrapping_add(2).wrapping_mul(4),
+                _ if is_extension(kind) => units.wrapping_add(1).wrapping_mul(8),
                 _ => return Some(at),
             };
             self.protocol = header[0];
@@ -174,7 +174,7 @@ impl Flow {
                     return None;
                 }
             }
-            at += len;
+            at = at.saturating_add(len);
         }
         (!is_extension(self.protocol)).then_some(at)
     }

@@ -82,7 +82,7 @@ fn addresses(names: &[&'static CStr; INTERNAL.len()]) -> [usize; INTERNAL.len()]
         if unsafe { bindings::register_kprobe(probe) } == 0 {
             *begin = function_at(probe.addr as usize);
             registered[count] = ptr::from_mut(probe);
-            count += 1;
+            count = count.saturating_add(1);
         }
     }
     // SAFETY: These are registered. At once, since it waits for RCU.

@@ -101,7 +101,7 @@ pub(in crate::object) unsafe fn put(file: NonNull<bindings::file>) {
     // The count of one reference is 0 (FILE_REF_ONEREF), and others than valid ones are negative.
     let mut before = count.load(Relaxed);
     while before > 0 {
-        match count.cmpxchg(before, before - 1, Release) {
+        match count.cmpxchg(before, before.wrapping_sub(1), Release) {
             Ok(_) => return,
             Err(now) => before = now,
         }

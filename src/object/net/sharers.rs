@@ -100,16 +100,16 @@ impl Found {
             0
         } else if self.counted.len() == MAX_PLACES {
             // Whether the next ones were counted before could not be known.
-            self.cut += 1;
+            self.cut = self.cut.saturating_add(1);
             return Ok(());
         } else {
             self.counted.push(place, gfp())?;
             self.counted[at..].rotate_right(1);
             times
         };
-        self.named += counted;
+        self.named = self.named.saturating_add(counted);
         if self.sharers.len() == most {
-            self.cut += 1;
+            self.cut = self.cut.saturating_add(1);
             return Ok(());
         }
         let sharer = Sharer {
@@ -247,7 +247,7 @@ impl Wanted {
         let token = file.token();
         let mut asked = ASKED.lock();
         match asked.iter_mut().find(|(other, _)| *other == token) {
-            Some((_, readers)) => *readers += 1,
+            Some((_, readers)) => *readers = readers.saturating_add(1),
             None => asked.push((token, 1), gfp())?,
         }
         Ok(Self { file })
@@ -286,11 +286,13 @@ impl Wanted {
         loop {
             let mut hit = None;
             let progress = visit(&task.task, &mut next, |file| {
-                found.fds += 1;
+                found.fds = found.fds.saturating_add(1);
                 hit = Hit::of(file, wanted);
                 hit.is_none()
             });
-            found.tasks += u64::from(first && progress != Progress::NoTable);
+            found.tasks = found
+                .tasks
+                .saturating_add(u64::from(first && progress != Progress::NoTable));
             first = false;
             if let Some(hit) = hit {
                 self.look(found, task, hit, most)?;
@@ -318,7 +320,7 @@ impl Wanted {
         }
         if let Some(socket) = hit.socket {
             let messages = socket.count(self.file.token());
-            found.missed += u64::from(messages.missed);
+            found.missed = found.missed.saturating_add(u64::from(messages.missed));
             if messages.found > 0 {
                 let place = (socket.address(), u32::MAX);
                 found.add(&by, Holder::Message, place, messages.found, most)?;
@@ -331,7 +333,7 @@ impl Wanted {
                     let place = (ring.address(), u32::MAX);
                     found.add(&by, Holder::Ring, place, slots, most)?;
                 }
-                None => found.missed += 1,
+                None => found.missed = found.missed.saturating_add(1),
             }
         }
         Ok(())
@@ -351,7 +353,7 @@ impl Drop for Wanted {
         let token = self.file.token();
         let mut asked = ASKED.lock();
         if let Some(at) = asked.iter().position(|(other, _)| *other == token) {
-            asked[at].1 -= 1;
+            asked[at].1 = asked[at].1.saturating_sub(1);
             if asked[at].1 == 0 {
                 let _ = asked.remove(at);
             }

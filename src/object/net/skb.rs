@@ -332,7 +332,7 @@ impl<'q> SkBuff<'q> {
         let skb = self.skb.as_ptr();
         // SAFETY: The sk_buff is valid by the type's invariant.
         let (len, data_len) = unsafe { ((*skb).len, (*skb).data_len) };
-        let offset = i64::from(from) - i64::from(self.headroom());
+        let offset = i64::from(from).wrapping_sub(self.headroom().into());
         // Behind the linear part only what the CPU can read.
         let readable = match self.headers().unreadable() {
             0 => len,

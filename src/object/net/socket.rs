@@ -31,6 +31,9 @@ const PATIENCE: i64 = 100;
 /// The directions of `sk_shutdown` (`SHUTDOWN_MASK`).
 const SHUTDOWN_MASK: u8 = 3;
 
+/// Jiffies in a second.
+const HZ: u64 = bindings::CONFIG_HZ as u64;
+
 /// What a socket is, which decides how it is read, and which lock guards it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -257,7 +260,7 @@ impl<'f> Socket<'f> {
                         .cast::<usize>()
                         .read_volatile(),
                 ),
-                linger: read_once!((*sk).sk_lingertime) as u64 / u64::from(bindings::CONFIG_HZ),
+                linger: read_once!((*sk).sk_lingertime) as u64 / HZ,
                 err: read_once!((*sk).sk_err).unsigned_abs(),
                 soft_err: read_once!((*sk).sk_err_soft).unsigned_abs(),
                 rmem: read_once!((*sk).sk_backlog.rmem_alloc.counter).max(0) as u32,

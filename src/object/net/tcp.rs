@@ -165,7 +165,7 @@ impl TcpGuard<'_> {
             queued.inq = match common.psock {
                 // As tcp_bpf_ioctl().
                 Some(psock) if psock.has_verdict => psock.bytes.into(),
-                Some(psock) => i64::from(inq) + i64::from(psock.bytes),
+                Some(psock) => i64::from(inq).saturating_add(psock.bytes.into()),
                 None => inq.into(),
             };
         }
@@ -203,9 +203,15 @@ impl TcpGuard<'_> {
                 Fin::Sent => (0, 1),
                 _ => (0, 0),
             };
-            queued.tx_bytes = written.wrapping_sub(first).saturating_sub(syn + fin);
+            queued.tx_bytes = written
+                .wrapping_sub(first)
+                .saturating_sub(syn)
+                .saturating_sub(fin);
             tcp.unsent = written.wrapping_sub(next).saturating_sub(fin_unsent);
-            tcp.unacked = next.wrapping_sub(first).saturating_sub(syn + fin_unacked);
+            tcp.unacked = next
+                .wrapping_sub(first)
+                .saturating_sub(syn)
+                .saturating_sub(fin_unacked);
             queued.outq = if syn_sent || syn_received {
                 0
             } else {

@@ -159,7 +159,7 @@ impl Functions {
         }
         if self.seen < MAX_NEW && !self.new[..self.seen].contains(&function) {
             self.new[self.seen] = function;
-            self.seen += 1;
+            self.seen = self.seen.saturating_add(1);
         }
         Wakes::Other
     }
@@ -245,7 +245,7 @@ impl WaitGuard<'_> {
                 // There is room, or it is left out.
                 let _ = to.push_within_capacity(waiter);
             }
-            found += 1;
+            found = found.saturating_add(1);
         }
         found
     }

@@ -142,14 +142,14 @@ impl Middle {
     /// Some of its threads, as many as there is room for, and how many more there are.
     pub(crate) fn threads(&self, out: &mut KVVec<Thread>) -> u64 {
         let rcu = rcu::read_lock();
-        let mut more = 0;
+        let mut more = 0_u64;
         for thread in RcuTask::of(&self.leader, &rcu).threads() {
             let thread = Thread {
                 tid: thread.tid(),
                 comm: thread.comm(),
             };
             if out.push_within_capacity(thread).is_err() {
-                more += 1;
+                more = more.saturating_add(1);
             }
         }
         more
@@ -162,7 +162,7 @@ impl Middle {
             out.clear();
             let rcu = rcu::read_lock();
             let mut task = RcuTask::of(&self.leader, &rcu);
-            let mut more = 0;
+            let mut more = 0_u64;
             for generation in 1..=GENERATIONS {
                 let above = task.parent()?;
                 // The first task of all, which no pid names, is its own parent.
@@ -171,7 +171,7 @@ impl Middle {
                 }
                 task = above;
                 if out.len() == out.capacity() {
-                    more += 1;
+                    more = more.saturating_add(1);
                     continue;
                 }
                 let relative = self.relative(task, Role::Ancestor(generation), &rcu)?;
@@ -213,8 +213,8 @@ impl Middle {
                     }
                 }
                 Ok(None) => {}
-                Err(Distance::Far) => section.far += 1,
-                Err(_) => section.moved += 1,
+                Err(Distance::Far) => section.far = section.far.saturating_add(1),
+                Err(_) => section.moved = section.moved.saturating_add(1),
             }
         }
         section

@@ -161,7 +161,7 @@ impl Target {
         let mut rest = self.listeners.load_acquire();
         while rest != 0 {
             let number = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
+            rest &= rest.wrapping_sub(1);
             let Some(listener) = ALL.get(number) else {
                 return;
             };
@@ -266,10 +266,10 @@ impl State {
         if functions.len() > FUNCTIONS {
             return Err(ENOSPC);
         }
-        let mut unknown = 0;
+        let mut unknown = 0_usize;
         for (ip, function) in ips.iter_mut().zip(functions) {
             *ip = self.known_place(function.name())?.unwrap_or(0);
-            unknown += usize::from(*ip == 0);
+            unknown = unknown.saturating_add(usize::from(*ip == 0));
         }
         if unknown == 0 {
             return Ok(ips);
@@ -292,7 +292,7 @@ impl State {
         let mut count = 0;
         for target in TARGETS.iter().filter(|target| target.listeners.load() != 0) {
             *ips.get_mut(count).ok_or(ENOSPC)? = target.ip.load() as c_ulong;
-            count += 1;
+            count = count.saturating_add(1);
         }
         if count == 0 && !self.registered {
             return Ok(());

@@ -56,7 +56,7 @@ impl<T: DerefMut<Target = [u64]>, W: DerefMut<Target = [u32]>> Merge<T, W> {
         if let Some(of_cpu) = self.times.get_mut(cpu) {
             *of_cpu = time;
         }
-        let mut at = (cpu + self.winners.len()) / 2;
+        let mut at = cpu.wrapping_add(self.winners.len()) / 2;
         while at > 0 {
             self.play(at);
             at /= 2;
@@ -74,7 +74,7 @@ impl<T: DerefMut<Target = [u64]>, W: DerefMut<Target = [u32]>> Merge<T, W> {
     }
 
     fn play(&mut self, at: usize) {
-        let (one, other) = (self.winner(2 * at), self.winner(2 * at + 1));
+        let (one, other) = (self.winner(at << 1), self.winner(at << 1 | 1));
         let winner = if self.time(other) < self.time(one) {
             other
         } else {
@@ -89,7 +89,7 @@ impl<T: DerefMut<Target = [u64]>, W: DerefMut<Target = [u32]>> Merge<T, W> {
     fn winner(&self, at: usize) -> u32 {
         match self.winners.get(at) {
             Some(winner) => *winner,
-            None => (at - self.winners.len()) as u32,
+            None => at.wrapping_sub(self.winners.len()) as u32,
         }
     }
 

@@ -259,11 +259,11 @@ impl Sink {
     /// Returns how many events lie in the rings, and how many are lost that no reader knows of yet:
     /// of a moment only where nothing happens.
     pub(crate) fn waiting(&self, by: &Gatherer) -> (u64, u64) {
-        let (mut events, mut lost) = (0, 0);
+        let (mut events, mut lost) = (0_u64, 0_u64);
         for (ring, seen) in self.rings.iter().zip(&by.seen) {
             let (in_ring, losing) = ring.waiting();
-            events += in_ring;
-            lost += losing + seen.lost();
+            events = events.saturating_add(in_ring);
+            lost = lost.saturating_add(losing).saturating_add(seen.lost());
         }
         (events, lost)
     }

@@ -246,7 +246,7 @@ impl Source {
         let tracepoints = self.hooks().iter().filter(|hook| !hook.is_function());
         let missing = tracepoints.filter(|hook| hook.tracepoint().is_none());
         let functions = functions::missing(&functions(self.hooks().iter())?)?;
-        Ok((missing.count() + functions) as u64)
+        Ok(missing.count().saturating_add(functions) as u64)
     }
 
     /// The kind of its events.

@@ -162,13 +162,13 @@ pub(super) unsafe extern "C" fn exec(
         // The last place is for the 0.
         match lineage.file.get_mut(len) {
             _ if byte == 0 => break,
-            Some(place) if len + 1 < FILE_MAX => *place = byte,
+            Some(place) if len < FILE_MAX - 1 => *place = byte,
             _ => {
                 lineage.file_cut = 1;
                 break;
             }
         }
-        len += 1;
+        len = len.saturating_add(1);
     }
     sink.push(&event);
 }

@@ -126,7 +126,7 @@ unsafe fn count_of_child(
         messages.missed = messages.missed.saturating_add(1);
         return;
     }
-    *steps -= 1;
+    *steps = steps.saturating_sub(1);
     // SAFETY: The connection is kept by its sk_buff in the listener's queue, which is locked. The
     // listener's lock comes before the connection's, as in unix_collect_skb().
     unsafe {
@@ -160,7 +160,7 @@ unsafe fn count_in(
                 return;
             }
             seen = seen.saturating_add(1);
-            *steps -= 1;
+            *steps = steps.saturating_sub(1);
             let Some(list) = NonNull::new(bindings::unix_skb_fp(message.as_ptr())) else {
                 continue;
             };
@@ -171,7 +171,9 @@ unsafe fn count_in(
                     .cast::<*mut bindings::file>()
                     .add(at);
                 let file = NonNull::new(file.read());
-                messages.found += u64::from(file.map(FileToken::of) == Some(wanted));
+                messages.found = messages
+                    .found
+                    .saturating_add(u64::from(file.map(FileToken::of) == Some(wanted)));
             }
         }
     }

@@ -56,13 +56,13 @@ impl Ring {
     ///
     /// `EINTR` on a fatal signal.
     pub(super) fn count(&self, wanted: &Wanted) -> Result<Option<u64>> {
-        let mut waited = 0;
+        let mut waited = 0_i64;
         let mut slot = 0;
-        let mut found = 0;
+        let mut found = 0_u64;
         loop {
             if let Some(guard) = self.try_lock() {
                 let (counted, more) = guard.count(&mut slot, wanted.token());
-                found += counted;
+                found = found.saturating_add(counted);
                 drop(guard);
                 if !more {
                     return Ok(Some(found));
@@ -72,7 +72,7 @@ impl Ring {
                 let since = Instant::<Monotonic>::now();
                 fsleep(Delta::from_micros(100));
                 pause()?;
-                waited += since.elapsed().as_nanos().max(0);
+                waited = waited.saturating_add(since.elapsed().as_nanos().max(0));
                 if waited >= PATIENCE * 1_000_000 {
                     return Ok(None);
                 }
@@ -122,7 +122,7 @@ struct RingGuard<'r> {
 impl RingGuard<'_> {
     /// Counts how often a file is in the next slots, and returns whether there are more.
     fn count(&self, slot: &mut u32, wanted: FileToken) -> (u64, bool) {
-        let mut found = 0;
+        let mut found = 0_u64;
         // SAFETY: The table of registered files changes under `uring_lock` alone, which is held. It
         // has `nr` entries, each null or a node.
         unsafe {
@@ -132,7 +132,8 @@ impl RingGuard<'_> {
             for at in *slot..end {
                 if let Some(node) = NonNull::new(*nodes.add(at as usize)) {
                     let file = NonNull::new(bindings::io_slot_file(node.as_ptr()));
-                    found += u64::from(file.map(FileToken::of) == Some(wanted));
+                    found =
+                        found.saturating_add(u64::from(file.map(FileToken::of) == Some(wanted)));
                 }
             }
             *slot = end;

@@ -113,7 +113,7 @@ impl<'g> Queue<'g> {
             if seen == 0 {
                 totals.first = len;
             }
-            seen += 1;
+            seen = seen.saturating_add(1);
             totals.bytes = totals.bytes.wrapping_add(len);
         }
         totals.packets = packets;

@@ -164,7 +164,7 @@ unsafe fn poll(entry: *mut bindings::wait_queue_entry) -> Target {
 /// The entry's queue is locked, and that is its function.
 unsafe fn request(entry: *mut bindings::wait_queue_entry) -> Target {
     // The lowest bits mark a second entry.
-    let marks = align_of::<bindings::io_kiocb>() - 1;
+    let marks = align_of::<bindings::io_kiocb>().wrapping_sub(1);
     // SAFETY: The entry is part of an io_poll, and leads to its request.
     unsafe {
         let request = (*entry)
