@@ -7,7 +7,7 @@
 use crate::bindings;
 use crate::object::net::{
     socket::{Kind, SockGuard},
-    state::{Own, Queued, State},
+    state::{Own, State},
 };
 
 /// How many frames or blocks of a ring are looked at in one hold of the lock.
@@ -53,29 +53,22 @@ impl SockGuard<'_> {
 
 impl PacketGuard<'_> {
     /// Reads the socket.
-    pub(super) fn read(&self) -> State {
+    pub(super) fn read(&self, to: &mut State) {
         let socket = self.0.socket();
-        let common = socket.common();
-        let mut queued = Queued::default();
+        socket.read_common(&mut to.common);
         let receive = self.0.receive_totals();
-        queued.receive(&receive);
-        queued.inq = receive.first.into();
-        queued.outq = common.wmem.into();
-        let ring = self.ring(&mut queued.missed);
+        to.queued.receive(&receive);
+        to.queued.inq = receive.first.into();
+        to.queued.outq = to.common.wmem.into();
+        let ring = self.ring(&mut to.queued.missed);
         // SAFETY: It is a valid packet_sock by the type's invariant.
-        let own = unsafe {
-            Packet {
+        to.own = unsafe {
+            Own::Packet(Packet {
                 protocol: u16::from_be(bindings::packet_num(socket.as_ptr())),
                 device: bindings::packet_ifindex(socket.as_ptr()),
                 ring,
-            }
+            })
         };
-        State {
-            common,
-            queued,
-            peer: None,
-            own: Own::Packet(own),
-        }
     }
 
     /// Reads the receive ring. setsockopt() makes and frees it as the socket's owner.

@@ -7,7 +7,7 @@
 use crate::bindings;
 use crate::object::net::{
     socket::{Ident, SockGuard},
-    state::{Own, Queued, State},
+    state::{Own, State},
 };
 use core::ptr::NonNull;
 
@@ -144,20 +144,14 @@ impl InetGuard<'_> {
     }
 
     /// Reads a socket of another protocol than TCP and UDP.
-    pub(super) fn read(&self) -> State {
-        let common = self.guard.socket().common();
-        let mut queued = Queued::default();
+    pub(super) fn read(&self, to: &mut State) {
+        self.guard.socket().read_common(&mut to.common);
         let receive = self.guard.receive_totals();
-        queued.receive(&receive);
+        to.queued.receive(&receive);
         if u32::from(self.ident.type_) == bindings::sock_type_SOCK_RAW {
-            queued.inq = receive.first.into();
-            queued.outq = common.wmem.into();
+            to.queued.inq = receive.first.into();
+            to.queued.outq = to.common.wmem.into();
         }
-        State {
-            common,
-            queued,
-            peer: None,
-            own: Own::Inet(self.addresses()),
-        }
+        to.own = Own::Inet(self.addresses());
     }
 }

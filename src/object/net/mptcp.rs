@@ -38,7 +38,8 @@ impl Socket<'_> {
         };
         let subflow = first.socket().lock()?;
         if let Some(tcp) = subflow.tcp() {
-            let of = tcp.read();
+            let mut of = State::default();
+            tcp.read(&mut of);
             state.queued.rx_packets = of.queued.rx_packets;
             state.common.backlog = of.common.backlog;
             state.common.drops = state.common.drops.wrapping_add(of.common.drops);

@@ -5,7 +5,7 @@
 use crate::bindings;
 use crate::object::net::{
     socket::{Kind, SockGuard},
-    state::{Own, Queued, State},
+    state::{Own, State},
 };
 
 /// The ports of a netlink socket, 0 where there is none.
@@ -32,22 +32,16 @@ impl SockGuard<'_> {
 
 impl NetlinkGuard<'_> {
     /// Reads the socket.
-    pub(super) fn read(&self) -> State {
+    pub(super) fn read(&self, to: &mut State) {
         let socket = self.0.socket();
-        let mut queued = Queued::default();
-        queued.receive(&self.0.receive_totals());
+        socket.read_common(&mut to.common);
+        to.queued.receive(&self.0.receive_totals());
         // SAFETY: It is a valid netlink_sock by the type's invariant.
-        let own = unsafe {
-            Netlink {
+        to.own = unsafe {
+            Own::Netlink(Netlink {
                 port: bindings::netlink_portid(socket.as_ptr()),
                 peer: bindings::netlink_dst_portid(socket.as_ptr()),
-            }
+            })
         };
-        State {
-            common: socket.common(),
-            queued,
-            peer: None,
-            own: Own::Netlink(own),
-        }
     }
 }

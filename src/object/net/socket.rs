@@ -97,7 +97,7 @@ impl Ident {
 }
 
 /// Flags of a socket (`sk_flags`).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct SockFlags(usize);
 
 impl SockFlags {
@@ -119,7 +119,7 @@ impl SockFlags {
 }
 
 /// What all sockets have. It was read under the lock that guards the socket.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Common {
     /// `socket->state`.
     pub(crate) socket_state: u32,
@@ -238,46 +238,41 @@ impl<'f> Socket<'f> {
         unsafe { read_once!((*self.sk.as_ptr()).__sk_common.skc_state) }.into()
     }
 
-    /// Reads what all sockets have. Called under the lock that guards the socket, so that it
-    /// belongs together.
-    pub(super) fn common(&self) -> Common {
+    /// Reads what all sockets have into a place. Called under the lock that guards the socket, so
+    /// that it belongs together.
+    pub(super) fn read_common(&self, to: &mut Common) {
         let sk = self.sk.as_ptr();
-        let socket_state = self.socket.map_or(0, |socket| {
+        to.psock = self.psock();
+        to.socket_state = self.socket.map_or(0, |socket| {
             // SAFETY: It is valid by the type's invariant.
             unsafe { read_once!((*socket.as_ptr()).state) }
         });
         // SAFETY: The socket is valid by the type's invariant. All of these are plain numbers,
         // `sk_flags` the only member of its union that a full socket has.
         unsafe {
-            let state = read_once!((*sk).__sk_common.skc_state);
-            let listens = u32::from(state) == bindings::BPF_TCP_LISTEN;
-            Common {
-                socket_state,
-                state,
-                shutdown: read_once!((*sk).sk_shutdown) & SHUTDOWN_MASK,
-                flags: SockFlags(
-                    (&raw const (*sk).__sk_common.__bindgen_anon_5)
-                        .cast::<usize>()
-                        .read_volatile(),
-                ),
-                linger: read_once!((*sk).sk_lingertime) as u64 / HZ,
-                err: read_once!((*sk).sk_err).unsigned_abs(),
-                soft_err: read_once!((*sk).sk_err_soft).unsigned_abs(),
-                rmem: read_once!((*sk).sk_backlog.rmem_alloc.counter).max(0) as u32,
-                rcvbuf: read_once!((*sk).sk_rcvbuf).max(0) as u32,
-                // The socket itself counts as one byte until it is freed.
-                wmem: read_once!((*sk).sk_wmem_alloc.refs.counter)
-                    .saturating_sub(1)
-                    .max(0) as u32,
-                sndbuf: read_once!((*sk).sk_sndbuf).max(0) as u32,
-                drops: bindings::sk_drops_read(sk) as u32,
-                backlog: if listens {
-                    read_once!((*sk).sk_max_ack_backlog)
-                } else {
-                    0
-                },
-                psock: self.psock(),
-            }
+            to.state = read_once!((*sk).__sk_common.skc_state);
+            to.shutdown = read_once!((*sk).sk_shutdown) & SHUTDOWN_MASK;
+            to.flags = SockFlags(
+                (&raw const (*sk).__sk_common.__bindgen_anon_5)
+                    .cast::<usize>()
+                    .read_volatile(),
+            );
+            to.linger = read_once!((*sk).sk_lingertime) as u64 / HZ;
+            to.err = read_once!((*sk).sk_err).unsigned_abs();
+            to.soft_err = read_once!((*sk).sk_err_soft).unsigned_abs();
+            to.rmem = read_once!((*sk).sk_backlog.rmem_alloc.counter).max(0) as u32;
+            to.rcvbuf = read_once!((*sk).sk_rcvbuf).max(0) as u32;
+            // The socket itself counts as one byte until it is freed.
+            to.wmem = read_once!((*sk).sk_wmem_alloc.refs.counter)
+                .saturating_sub(1)
+                .max(0) as u32;
+            to.sndbuf = read_once!((*sk).sk_sndbuf).max(0) as u32;
+            to.drops = bindings::sk_drops_read(sk) as u32;
+            to.backlog = if to.listens() {
+                read_once!((*sk).sk_max_ack_backlog)
+            } else {
+                0
+            };
         }
     }
 

@@ -86,6 +86,7 @@ pub(crate) struct Peer {
 }
 
 /// What only sockets of one kind have.
+#[derive(Default)]
 pub(crate) enum Own {
     Tcp(Tcp),
     /// UDP and other inet sockets.
@@ -95,10 +96,12 @@ pub(crate) enum Own {
     Packet(Packet),
     Vsock(Vsock),
     /// A family that ravel does not know.
+    #[default]
     Other,
 }
 
 /// A socket at one moment.
+#[derive(Default)]
 pub(crate) struct State {
     pub(crate) common: Common,
     pub(crate) queued: Queued,
@@ -112,38 +115,31 @@ impl Socket<'_> {
     /// signal; nothing may be taken from the place then.
     pub(crate) fn read(&self, ident: &Ident, to: &mut Option<State>) -> Result {
         let kind = ident.kind();
+        let state = to.get_or_insert_default();
+        (state.queued, state.peer) = (Queued::default(), None);
         if let Some(unix) = self.lock_unix() {
-            put(to, || Some(unix.read()));
+            unix.read(state);
             return Ok(());
         }
         let guard = self.lock()?;
         match kind {
-            Kind::Tcp => put(to, || guard.tcp().map(|tcp| tcp.read())),
-            Kind::Udp => put(to, || guard.udp().map(|udp| udp.read())),
-            Kind::Netlink => put(to, || guard.netlink().map(|netlink| netlink.read())),
-            Kind::Packet => put(to, || guard.packet().map(|packet| packet.read())),
-            Kind::Vsock => put(to, || guard.vsock().map(|vsock| vsock.read())),
-            Kind::Mptcp | Kind::Inet => put(to, || guard.inet().map(|inet| inet.read())),
-            Kind::Unix | Kind::Other => *to = None,
+            Kind::Tcp => guard.tcp().map(|tcp| tcp.read(state)),
+            Kind::Udp => guard.udp().map(|udp| udp.read(state)),
+            Kind::Netlink => guard.netlink().map(|netlink| netlink.read(state)),
+            Kind::Packet => guard.packet().map(|packet| packet.read(state)),
+            Kind::Vsock => guard.vsock().map(|vsock| vsock.read(state)),
+            Kind::Mptcp | Kind::Inet => guard.inet().map(|inet| inet.read(state)),
+            Kind::Unix | Kind::Other => None,
         }
-        if to.is_none() {
-            put(to, || Some(guard.read_other()));
-        }
+        .unwrap_or_else(|| guard.read_other(state));
         drop(guard);
-        match (kind, to) {
-            (Kind::Tcp, Some(state)) => state.peer = self.tcp_peer(),
-            (Kind::Mptcp, Some(state)) if state.common.listens() => self.read_subflow(state)?,
+        match kind {
+            Kind::Tcp => state.peer = self.tcp_peer(),
+            Kind::Mptcp if state.common.listens() => self.read_subflow(state)?,
             _ => {}
         }
         Ok(())
     }
-}
-
-/// Writes what `read` returns. A function of its own for each kind, so that their values do not lie
-/// on the stack side by side.
-#[inline(never)]
-fn put(to: &mut Option<State>, read: impl FnOnce() -> Option<State>) {
-    *to = read();
 }
 
 impl SockGuard<'_> {
@@ -159,15 +155,10 @@ impl SockGuard<'_> {
     }
 
     /// Reads a socket of which nothing more is known.
-    fn read_other(&self) -> State {
-        let mut queued = Queued::default();
-        queued.receive(&self.receive_totals());
-        State {
-            common: self.socket().common(),
-            queued,
-            peer: None,
-            own: Own::Other,
-        }
+    fn read_other(&self, to: &mut State) {
+        self.socket().read_common(&mut to.common);
+        to.queued.receive(&self.receive_totals());
+        to.own = Own::Other;
     }
 }
 

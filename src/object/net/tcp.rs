@@ -9,7 +9,7 @@
 use crate::bindings;
 use crate::object::{
     net::{
-        inet::{destination_port, ipv4_pair, ipv6, Addresses},
+        inet::{destination_port, ipv4_pair, ipv6, Addresses, InetGuard},
         socket::{Common, Kind, SockFlags, SockGuard, Socket},
         state::{jiffies, ms, Own, Peer, Queued, State},
     },
@@ -74,8 +74,8 @@ pub(crate) struct Tcp {
 /// The guard's socket is a `tcp_sock`.
 pub(crate) struct TcpGuard<'g> {
     guard: &'g SockGuard<'g>,
+    inet: InetGuard<'g>,
     sk: NonNull<bindings::tcp_sock>,
-    addresses: Addresses,
 }
 
 impl SockGuard<'_> {
@@ -88,7 +88,7 @@ impl SockGuard<'_> {
         Some(TcpGuard {
             guard: self,
             sk: self.socket().as_non_null().cast(),
-            addresses: self.inet()?.addresses(),
+            inet: self.inet()?,
         })
     }
 }
@@ -111,9 +111,11 @@ impl TcpGuard<'_> {
     }
 
     /// Reads the socket.
-    pub(super) fn read(&self) -> State {
-        let common = self.guard.socket().common();
-        let mut queued = Queued::default();
+    // Not in the frame of the caller: a kernel stack is small.
+    #[inline(never)]
+    pub(super) fn read(&self, to: &mut State) {
+        let State { common, queued, .. } = to;
+        self.guard.socket().read_common(common);
         let mut tcp = self.timers();
         let sk = self.sock();
         if common.listens() {
@@ -124,15 +126,10 @@ impl TcpGuard<'_> {
                 tcp.requests = read_once!((*requests).counter).max(0) as u32;
             }
         } else {
-            self.receive(&common, &mut queued);
-            self.send(&common, &mut queued, &mut tcp);
+            self.receive(common, queued);
+            self.send(common, queued, &mut tcp);
         }
-        State {
-            common,
-            queued,
-            peer: None,
-            own: Own::Tcp(tcp),
-        }
+        to.own = Own::Tcp(tcp);
     }
 
     fn connection(&self) -> *const bindings::inet_connection_sock {
@@ -297,7 +294,7 @@ impl TcpGuard<'_> {
             let received = (*tp).rcv_tstamp;
             let listens = u32::from((*sk).__sk_common.skc_state) == bindings::BPF_TCP_LISTEN;
             Tcp {
-                addresses: self.addresses,
+                addresses: self.inet.addresses(),
                 fin: Fin::None,
                 repair: bindings::tcp_sock::repair_raw(tp) != 0,
                 unsent: 0,

@@ -96,8 +96,8 @@ impl SockGuard<'_> {
 
 impl UdpGuard<'_> {
     /// Reads the socket.
-    pub(super) fn read(&self) -> State {
-        let common = self.guard.socket().common();
+    pub(super) fn read(&self, to: &mut State) {
+        self.guard.socket().read_common(&mut to.common);
         let (receive, reader) = (
             self.queues.receive().totals(),
             self.queues.reader().totals(),
@@ -107,23 +107,18 @@ impl UdpGuard<'_> {
         } else {
             receive.first
         };
-        let queued = Queued {
+        to.queued = Queued {
             rx_bytes: receive.bytes.wrapping_add(reader.bytes),
             rx_packets: receive.packets.saturating_add(reader.packets),
             missed: receive.missed.saturating_add(reader.missed),
             // A sockmap has messages of its own.
-            inq: common.psock.map_or(first.into(), |_| -1),
-            outq: common.wmem.into(),
+            inq: to.common.psock.map_or(first.into(), |_| -1),
+            outq: to.common.wmem.into(),
             ..Queued::default()
         };
-        State {
-            common,
-            queued,
-            peer: None,
-            own: self
-                .guard
-                .inet()
-                .map_or(Own::Other, |inet| Own::Inet(inet.addresses())),
-        }
+        to.own = match self.guard.inet() {
+            Some(inet) => Own::Inet(inet.addresses()),
+            None => Own::Other,
+        };
     }
 }

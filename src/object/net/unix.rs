@@ -12,7 +12,7 @@ use crate::object::{
     net::{
         skb::{ControlKind, QueueGuard},
         socket::{Kind, Socket},
-        state::{Own, Peer, Queued, State},
+        state::{Own, Peer, State},
         tcp::racy_peer,
     },
     sync::hold::{Hold, Lock},
@@ -140,14 +140,16 @@ impl<'f> UnixGuard<'f> {
     /// A peer that is closed changes its own state first and this socket's afterwards, under this
     /// socket's lock (unix_release_sock()): what is read here of the peer is not older than what is
     /// read of the socket.
-    pub(super) fn read(&self) -> State {
+    // Not in the frame of the caller: a kernel stack is small.
+    #[inline(never)]
+    pub(super) fn read(&self, to: &mut State) {
         let unix = self.sk.as_ptr();
-        let mut queued = Queued::default();
+        let State { common, queued, .. } = to;
         // SAFETY: It is a valid unix_sock by the type's invariant.
         let type_ = u32::from(unsafe { (*unix).sk.sk_type });
         let guard = self.lock_queue();
         // The queue's lock covers what waits in it, the state lock all else.
-        let common = self.socket.common();
+        self.socket.read_common(common);
         let totals = guard.queue().totals();
         queued.receive(&totals);
         queued.outq = common.wmem.into();
@@ -172,26 +174,20 @@ impl<'f> UnixGuard<'f> {
         drop(guard);
         // SAFETY: It is a valid unix_sock by the type's invariant. It holds a reference to its
         // peer, which it cannot give up while its state is locked; the peer is a unix_sock, too.
-        let (peer, own) = unsafe {
+        (to.peer, to.own) = unsafe {
             let local = UnixName::of(unix);
             match NonNull::new((*unix).peer) {
                 Some(peer) => {
                     let of = peer.cast::<bindings::unix_sock>().as_ptr();
                     let remote = UnixName::of(of);
-                    (Some(read_peer(of)), Unix { local, remote })
+                    (Some(read_peer(of)), Own::Unix(Unix { local, remote }))
                 }
                 None => {
                     let remote = UnixName::NONE;
-                    (None, Unix { local, remote })
+                    (None, Own::Unix(Unix { local, remote }))
                 }
             }
         };
-        State {
-            common,
-            queued,
-            peer,
-            own: Own::Unix(own),
-        }
     }
 
     /// Returns what unix_release_sock() would count as unread: the first sk_buff that is not one

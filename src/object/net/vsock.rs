@@ -7,7 +7,7 @@
 use crate::bindings;
 use crate::object::net::{
     socket::{Kind, SockGuard},
-    state::{Own, Queued, State},
+    state::{Own, State},
 };
 use core::ptr::NonNull;
 
@@ -49,9 +49,9 @@ impl SockGuard<'_> {
 
 impl VsockGuard<'_> {
     /// Reads the socket.
-    pub(super) fn read(&self) -> State {
-        let mut queued = Queued::default();
-        queued.receive(&self.guard.receive_totals());
+    pub(super) fn read(&self, to: &mut State) {
+        self.guard.socket().read_common(&mut to.common);
+        to.queued.receive(&self.guard.receive_totals());
         let vsock = self.sk.as_ptr();
         // VMADDR_CID_ANY and VMADDR_PORT_ANY.
         let address = |vm: bindings::sockaddr_vm| {
@@ -67,11 +67,6 @@ impl VsockGuard<'_> {
                 address((&raw const (*vsock).remote_addr).read_volatile()),
             )
         };
-        State {
-            common: self.guard.socket().common(),
-            queued,
-            peer: None,
-            own: Own::Vsock(Vsock { local, remote }),
-        }
+        to.own = Own::Vsock(Vsock { local, remote });
     }
 }
