@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 
 use crate::klog::{self, Log};
+use crate::stream::client;
 use crate::sys::{self, Pid};
 use crate::{module, tests, tier};
 
@@ -133,8 +134,23 @@ fn is_chosen(name: &str, patterns: &[&str]) -> bool {
         && !not.iter().any(|p| name.contains(&p[1..]))
 }
 
+/// Fails where a pattern is that of no test of any kernel: it is misspelled, or its test has gone.
+fn check_patterns(patterns: &[&str]) -> Result<()> {
+    let names: Vec<&str> = tests::ALL.iter().copied().flatten().map(|t| t.name).collect();
+    for pattern in patterns {
+        let part = pattern.strip_prefix('!').unwrap_or(pattern);
+        ensure!(
+            names.iter().any(|name| name.contains(part)),
+            "no test has a name with {part:?}"
+        );
+    }
+    Ok(())
+}
+
 /// Runs the tests that are asked for: whether all passed, and at least one ran.
 pub fn run(patterns: &[&str]) -> Result<bool> {
+    tier::check_variables()?;
+    check_patterns(patterns)?;
     let chosen: Vec<&Test> = all().filter(|t| is_chosen(t.name, patterns)).collect();
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).context("become a subreaper")?;
     let mut log = Log::open()?;
@@ -404,9 +420,16 @@ fn clean_up() -> Result<()> {
     }
     let attached = module::folders()?;
     module::detach_all()?;
+    let streams = module::streams()?;
+    for name in &streams {
+        client().control_streams(&format!("remove {name}"))?;
+    }
     let references = module::references()?;
     if !attached.is_empty() {
         return Err(anyhow!("it left processes attached: {attached:?}"));
+    }
+    if !streams.is_empty() {
+        return Err(anyhow!("it left streams: {streams:?}"));
     }
     if references != 0 {
         return Err(anyhow!("it left {references} references on the module"));

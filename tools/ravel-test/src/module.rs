@@ -218,6 +218,19 @@ pub fn read_file(name: &str) -> Result<Answer> {
     Ok(Answer::read(&mut file, BUFFER))
 }
 
+/// The names of all streams, sorted.
+pub fn streams() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(format!("{DIR}/events"))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// The pids that have a folder, sorted.
 pub fn folders() -> Result<Vec<sys::Pid>> {
     let mut pids = Vec::new();

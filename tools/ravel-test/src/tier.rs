@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
+
 /// What only kernels have that check themselves.
 const MARKS: &[&str] = &[
     "/sys/kernel/debug/kmemleak",
@@ -37,9 +39,36 @@ pub fn scale(stock: usize, debug: usize) -> usize {
     if is_debug() { debug } else { stock }
 }
 
-/// What is asked for by a variable such as RAVEL_FUZZ_N.
+/// The variables that [`asked`] knows.
+const NUMBERS: &[&str] = &[
+    "RAVEL_CHURN_SECONDS",
+    "RAVEL_FUZZ_N",
+    "RAVEL_FUZZ_SEED",
+    "RAVEL_PROOF_RUNS",
+    "RAVEL_PROOF_SEED",
+    "RAVEL_REMOVALS",
+];
+
+/// Returns what a variable such as RAVEL_FUZZ_N asks for; none where it is not set or empty.
 pub fn asked(name: &str) -> Option<u64> {
+    debug_assert!(NUMBERS.contains(&name), "{name} is not in the list");
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// Fails where a variable asks for something that is not understood, and would be ignored.
+pub fn check_variables() -> Result<()> {
+    for (name, value) in std::env::vars().filter(|(_, value)| !value.is_empty()) {
+        if NUMBERS.contains(&name.as_str()) {
+            let number = value.parse::<u64>();
+            number.with_context(|| format!("{name}={value} is not a number"))?;
+        } else if name == "RAVEL_TIER" {
+            ensure!(
+                ["stock", "debug"].contains(&value.as_str()),
+                "RAVEL_TIER={value} is neither stock nor debug"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// How long everything moves in the tests that let it, in seconds.
