@@ -3,8 +3,8 @@
 //! ravel shows the chains that the kernel keeps behind a live process.
 //!
 //! An object of the kernel is held by a guard or a reference (`object`), read into plain values and
-//! written down as records (`report`), and reaches the reader through debugfs (`interface`). What happens
-//! meanwhile is kept in streams (`events`) for those who asked for it.
+//! written down as records (`report`), and reaches the reader through debugfs (`interface`). What
+//! happens meanwhile is kept in streams (`events`) for those who asked for it.
 
 #![crate_name = "ravel"]
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 /*
- * Where the C compiler that built the kernel puts the fields that Rust reads, listed in layout.list. bindgen asks
- * libclang, which can differ from it. This is compiled to assembly; Kbuild makes generated_layout.rs of the marked
- * lines, with one assertion for each, so that a difference fails the build. The idea is that of asm-offsets.c.
+ * Where the C compiler that built the kernel puts the fields that Rust reads, listed in
+ * layout.list. bindgen asks libclang, which can differ from it. This is compiled to assembly; Kbuild
+ * makes generated_layout.rs of the marked lines, with one assertion for each, so that a difference
+ * fails the build. The idea is that of asm-offsets.c.
  */
 
 #include "bindings.h"
@@ -14,7 +15,8 @@
 #define SIZEOF_FIELD(type, field) "i"(sizeof(((struct type *)0)->field))
 #define SIZE(type) MARK("size!(" #type ", %c0)", "i"(sizeof(struct type)))
 #define FIELD(type, field, path) \
-	MARK("field!(" #type ", " #path ", %c0, %c1)", "i"(offsetof(struct type, field)), SIZEOF_FIELD(type, field))
+	MARK("field!(" #type ", " #path ", %c0, %c1)", "i"(offsetof(struct type, field)), \
+	     SIZEOF_FIELD(type, field))
 #define FIELD_OF_GROUP(type, group, rust, field, path) \
 	MARK("field!(" #rust ", " #path ", %c0, %c1)", \
 	     "i"(offsetof(struct type, field) - offsetof(struct type, group)), SIZEOF_FIELD(type, field))

@@ -6,7 +6,7 @@ static const unsigned long RAVEL_PUD_SIZE = PUD_SIZE;
 static const unsigned long RAVEL_PMD_SIZE = PMD_SIZE;
 
 #ifndef CONFIG_PAGE_MAPCOUNT
-#error "ravel needs CONFIG_PAGE_MAPCOUNT: without it the kernel does not count what maps a page of a large folio"
+#error "ravel needs CONFIG_PAGE_MAPCOUNT: without it, mappings of a large folio's pages are not counted"
 #endif
 
 #ifndef CONFIG_PER_VMA_LOCK

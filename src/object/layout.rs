@@ -2,8 +2,8 @@
 
 //! Compile-time checks that Rust and the kernel's C compiler place fields alike.
 //!
-//! bindgen takes layouts from libclang, while Debian's kernels are built by gcc. The assertions are generated from
-//! `helpers/layout.c`, which that compiler has translated (see `Kbuild`).
+//! bindgen takes layouts from libclang, while Debian's kernels are built by gcc. The assertions are
+//! generated from `helpers/layout.c`, which that compiler has translated (see `Kbuild`).
 
 use crate::bindings;
 use core::mem::{offset_of, size_of, MaybeUninit};
@@ -39,7 +39,8 @@ include!("../helpers/generated_layout.rs");
 
 /// Returns the running kernel's release, as `uname -r` prints it.
 pub(crate) fn kernel_release() -> &'static [u8] {
-    // SAFETY: The initial namespace's name is a string, is never freed, and its release never changes.
+    // SAFETY: The initial namespace's name is a string, is never freed, and its release never
+    // changes.
     unsafe { CStr::from_char_ptr((&raw const (*bindings::init_utsname()).release).cast()) }
         .to_bytes()
 }

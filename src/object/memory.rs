@@ -2,7 +2,8 @@
 
 //! Address spaces, their VMAs, the reverse maps of anonymous memory and of files, and page tables.
 //!
-//! Depends on [`process`](super::process) for who owns an address space, and on [`sync`](super::sync).
+//! Depends on [`process`](super::process) for who owns an address space, and on
+//! [`sync`](super::sync).
 
 pub(crate) mod address_space;
 pub(crate) mod anon_vma;

@@ -2,7 +2,8 @@
 
 //! Open files, sockets, their queues of sk_buffs, and the tasks that wait on them.
 //!
-//! Depends on [`process`](super::process) for whose descriptor a file is, and on [`sync`](super::sync).
+//! Depends on [`process`](super::process) for whose descriptor a file is, and on
+//! [`sync`](super::sync).
 
 pub(crate) mod accept;
 pub(crate) mod af_packet;

@@ -10,7 +10,8 @@ pub(in crate::object) mod interval;
 ///
 /// # Safety
 ///
-/// To be used in an `unsafe` block: the place is valid for reading, and a value of its type whatever was written.
+/// To be used in an `unsafe` block: the place is valid for reading, and a value of its type
+/// whatever was written.
 macro_rules! read_once {
     ($place:expr) => {
         ::core::ptr::read_volatile(&raw const $place)

@@ -2,7 +2,8 @@
 
 //! Probes on tracepoints and functions, and the per-CPU rings that they write events to.
 //!
-//! Depends on [`net`](super::net) and [`process`](super::process) for filters, and on [`sync`](super::sync).
+//! Depends on [`net`](super::net) and [`process`](super::process) for filters, and on
+//! [`sync`](super::sync).
 
 pub(crate) mod event;
 pub(crate) mod functions;

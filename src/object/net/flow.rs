@@ -77,9 +77,9 @@ impl Flow {
 
     /// Returns that of what a socket sends; without a family where it is not one of IP.
     ///
-    /// Also of what is left of one in TIME_WAIT, and of a request. Nobody keeps it from changing, so
-    /// an address may be half of one connection and half of the next where a program connects again
-    /// at this moment.
+    /// Also of what is left of one in TIME_WAIT, and of a request. Nobody keeps it from changing,
+    /// so an address may be half of one connection and half of the next where a program connects
+    /// again at this moment.
     #[inline(always)]
     pub(in crate::object) fn of_sock(sk: SockRef<'_>) -> Self {
         let family = sk.family();

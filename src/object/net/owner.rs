@@ -21,7 +21,8 @@ type Destructor = Option<unsafe extern "C" fn(skb: *mut bindings::sk_buff)>;
 ///
 /// - `sock_wfree`, `__sock_wfree`, `tcp_wfree`: counted in `sk_wmem_alloc`, which keeps the socket.
 /// - `sock_rfree`: on a receive queue, which is purged before the socket is freed.
-/// - `sock_efree`, `sock_edemux`: a reference; of the latter, also one on a request or on what is left in TIME_WAIT.
+/// - `sock_efree`, `sock_edemux`: a reference; of the latter, also one on a request or on what is
+///   left in TIME_WAIT.
 fn exported() -> [usize; 6] {
     [
         bindings::sock_wfree as usize,

@@ -12,7 +12,8 @@ static KEY: SetOnce<bindings::siphash_key_t> = SetOnce::new();
 
 /// An object's id: SipHash of its address with a key that is drawn when the module is loaded.
 ///
-/// The hash is computed where it is printed: most ids are only compared, and many objects are passed over.
+/// The hash is computed where it is printed: most ids are only compared, and many objects are
+/// passed over.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Id(usize);
 

@@ -29,7 +29,8 @@ pub(crate) mod kind {
     pub(crate) const COUNT: u32 = 10;
 }
 
-/// What probes are attached to: tracepoints, then functions from [`TRACEPOINTS`](hook::TRACEPOINTS) on.
+/// What probes are attached to: tracepoints, then functions from [`TRACEPOINTS`](hook::TRACEPOINTS)
+/// on.
 pub(crate) mod hook {
     pub(crate) const FORK: u32 = 0;
     pub(crate) const EXEC: u32 = 1;
@@ -349,8 +350,8 @@ impl Part {
 impl Event {
     /// Returns what an event of a process has.
     pub(crate) fn lineage(&self) -> &Lineage {
-        // SAFETY: Whoever writes an event writes the part that its kind selects, and the caller asks
-        // for that one. All parts are integers, for which any bits will do.
+        // SAFETY: Whoever writes an event writes the part that its kind selects, and the caller
+        // asks for that one. All parts are integers, for which any bits will do.
         unsafe { &self.part.lineage }
     }
 

@@ -49,7 +49,8 @@ impl NetPart {
     }
 }
 
-/// Returns the name of a reason, which its subsystem has: the kernel itself, or a module that has registered its own.
+/// Returns the name of a reason, which its subsystem has: the kernel itself, or a module that has
+/// registered its own.
 fn drop_reason(reason: u32, text: &mut [u8; NAME_MAX]) -> &[u8] {
     const SHIFT: u32 = bindings::SKB_DROP_REASON_SUBSYS_SHIFT;
     let subsystem = reason >> SHIFT;
@@ -82,8 +83,8 @@ fn drop_reason(reason: u32, text: &mut [u8; NAME_MAX]) -> &[u8] {
     &text[..len]
 }
 
-/// Returns the function that an address is in, and the offset; nothing where the kernel has no name for it, and would
-/// print the address.
+/// Returns the function that an address is in, and the offset; nothing where the kernel has no name
+/// for it, and would print the address.
 fn symbol(address: u64, text: &mut [u8; NAME_MAX]) -> &[u8] {
     if address == 0 {
         return b"";

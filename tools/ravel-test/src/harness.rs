@@ -136,7 +136,12 @@ fn is_chosen(name: &str, patterns: &[&str]) -> bool {
 
 /// Fails where a pattern is that of no test of any kernel: it is misspelled, or its test has gone.
 fn check_patterns(patterns: &[&str]) -> Result<()> {
-    let names: Vec<&str> = tests::ALL.iter().copied().flatten().map(|t| t.name).collect();
+    let names: Vec<&str> = tests::ALL
+        .iter()
+        .copied()
+        .flatten()
+        .map(|t| t.name)
+        .collect();
     for pattern in patterns {
         let part = pattern.strip_prefix('!').unwrap_or(pattern);
         ensure!(
