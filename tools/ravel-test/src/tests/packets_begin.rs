@@ -2,13 +2,12 @@
 //! Where a stream of packets begins.
 
 use std::net::UdpSocket;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::Result;
 use ravel_records::Event;
 
 use super::packets::{LOOP, alone, points, walks};
+use super::peers::wait_for;
 use crate::process::Child;
 use crate::stream::Made;
 use crate::tier::scale;
@@ -35,7 +34,8 @@ fn stream_begins_at_all_points_at_once() -> Result<()> {
     let port = flood.link.wait()?;
     for round in 0..scale(10, 3) {
         let stream = Made::new("begin", &format!("sources=packet port={port}"))?;
-        thread::sleep(Duration::from_millis(50));
+        // Each packet is seen at six points or more.
+        wait_for("enough packets", || Ok(stream.state()?.ready >= 400))?;
         let events: Vec<Event> = stream.batches(2)?;
         drop(stream);
         let walks = walks(&events);

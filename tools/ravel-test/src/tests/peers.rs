@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use ravel_records::{Shutdown, SkState, SocketDetail, TcpTimer, Timer};
 
 use crate::report::own_socket;
+use crate::tier::patience;
 use crate::{check_eq, ss, sys};
 
 /// Two ends of a TCP connection on loopback.
@@ -24,7 +25,7 @@ pub fn pair() -> Result<(TcpStream, TcpStream)> {
 pub fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !done()? {
-        if start.elapsed() > Duration::from_secs(10) {
+        if start.elapsed() > patience(30) {
             bail!("{what} does not come");
         }
         std::thread::sleep(Duration::from_millis(2));
