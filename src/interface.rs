@@ -13,6 +13,12 @@ use crate::{
         process::{Comm, Process, PID_MAX},
         sync::hold::Lock,
     },
+    records::{
+        common::{
+            self, AttachedSummary, LockName, LocksSummary, ProcessState, ReportName, Version,
+        },
+        Str,
+    },
     report::{
         self,
         stream::Stream,
@@ -109,7 +115,12 @@ impl FileOps for Entry {
         match open {
             Open::Read(stream) | Open::Locks(stream) | Open::Query(Some(stream)) => stream.read(to),
             Open::Query(none) => none
-                .insert(Stream::fault(b"query", 0, NO_REQUEST, Text::default())?)
+                .insert(Stream::fault(
+                    ReportName::QUERY,
+                    0,
+                    NO_REQUEST,
+                    Text::default(),
+                )?)
                 .read(to),
             Open::Attach(_) | Open::Detach(_) => Err(EINVAL),
         }
@@ -144,14 +155,17 @@ impl FileOps for Entry {
                                 } else {
                                     err.into()
                                 };
-                                let name = kind.name().to_bytes();
+                                let name = kind.record_name();
                                 (Stream::fault(name, pid, fault, text)?, Err(err))
                             }
                         }
                     }
                     Err(err) if err == EINVAL => {
                         let text = Text::default();
-                        (Stream::fault(b"query", 0, BAD_REQUEST, text)?, Err(err))
+                        (
+                            Stream::fault(ReportName::QUERY, 0, BAD_REQUEST, text)?,
+                            Err(err),
+                        )
                     }
                     Err(err) => return Err(err),
                 };
@@ -174,38 +188,42 @@ const BAD_REQUEST: Fault = Fault {
 
 fn version() -> Result<Text> {
     let mut text = Text::default();
-    text.record("version")
-        .string("module", report::version())
-        .string("kernel", kernel_release())
-        .number("format", FORMAT)
-        .end()?;
+    let (module, kernel) = (report::version(), kernel_release());
+    let record = Version {
+        module: Str::at(0, module.len()),
+        kernel: Str::at(module.len(), kernel.len()),
+        format: FORMAT.into(),
+    };
+    text.put(&record, &[module, kernel])?;
     Ok(text)
 }
 
 fn locks() -> Result<Text> {
     let mut text = Text::default();
     for lock in Lock::ALL {
-        let name: &[u8] = match lock {
-            Lock::Mmap => b"mmap_lock",
-            Lock::AnonVma => b"anon_vma",
-            Lock::FileMap => b"i_mmap",
-            Lock::Socket => b"socket",
-            Lock::Queue => b"queue",
-            Lock::Unix => b"unix",
-            Lock::Wait => b"wait",
-            Lock::Descriptors => b"task_lock",
-            Lock::Ring => b"uring_lock",
+        let name = match lock {
+            Lock::Mmap => LockName::MMAP,
+            Lock::AnonVma => LockName::ANON_VMA,
+            Lock::FileMap => LockName::I_MMAP,
+            Lock::Socket => LockName::SOCKET,
+            Lock::Queue => LockName::QUEUE,
+            Lock::Unix => LockName::UNIX,
+            Lock::Wait => LockName::WAIT,
+            Lock::Descriptors => LockName::TASK,
+            Lock::Ring => LockName::URING,
         };
-        text.record("lock")
-            .word("name", name)
-            .signed("longest_ns", lock.longest())
-            .end()?;
+        let record = common::Lock {
+            name,
+            longest_ns: lock.longest().into(),
+        };
+        text.put(&record, &[])?;
     }
-    text.record("summary")
-        .word("report", b"locks")
-        .number("locks", Lock::ALL.len() as u64)
-        .number("cut", 0)
-        .end()?;
+    let summary = LocksSummary {
+        report: ReportName::LOCKS,
+        locks: Lock::ALL.len().into(),
+        cut: 0u64.into(),
+    };
+    text.put(&summary, &[])?;
     Ok(text)
 }
 
@@ -453,21 +471,23 @@ impl Attached {
         let mut text = Text::default();
         for (pid, comm) in &seen {
             let (state, comm) = match comm {
-                Some(comm) => (&b"live"[..], comm.bytes()),
-                None => (&b"exited"[..], &b""[..]),
+                Some(comm) => (ProcessState::LIVE, (*comm).into()),
+                None => (ProcessState::EXITED, Default::default()),
             };
-            text.record("attached")
-                .signed("pid", (*pid).into())
-                .string("comm", comm)
-                .word("state", state)
-                .end()?;
+            let record = common::Attached {
+                pid: (*pid).into(),
+                comm,
+                state,
+            };
+            text.put(&record, &[])?;
         }
-        text.record("summary")
-            .word("report", b"attached")
-            .number("attached", seen.len() as u64)
-            .number("limit", MAX_ATTACHED as u64)
-            .number("cut", 0)
-            .end()?;
+        let summary = AttachedSummary {
+            report: ReportName::ATTACHED,
+            attached: seen.len().into(),
+            limit: MAX_ATTACHED.into(),
+            cut: 0u64.into(),
+        };
+        text.put(&summary, &[])?;
         Ok(text)
     }
 }

@@ -13,6 +13,7 @@ mod bindings;
 mod events;
 mod interface;
 mod object;
+mod records;
 mod report;
 
 use kernel::prelude::*;

@@ -20,8 +20,10 @@ use crate::{
     bindings,
     object::{
         layout::kernel_release,
-        process::{interrupted, Gone, Process},
+        process::{interrupted, Comm, Gone, Owner, OwnerState, Process, Relation},
+        sync::id::Id,
     },
+    records::{self, common, common::ReportName, Str},
 };
 use core::ops::Range;
 use kernel::{alloc::AllocError, prelude::*, sync::Arc};
@@ -166,6 +168,21 @@ impl Kind {
         }
     }
 
+    /// The name in records.
+    pub(crate) fn record_name(self) -> ReportName {
+        match self {
+            Self::AnonVma => ReportName::ANON_VMA,
+            Self::Sockets => ReportName::SOCKETS,
+            Self::Skbs => ReportName::SKBS,
+            Self::Waiters => ReportName::WAITERS,
+            Self::Cow => ReportName::COW,
+            Self::Lineage => ReportName::LINEAGE,
+            Self::Page => ReportName::PAGE,
+            Self::Chains => ReportName::CHAINS,
+            Self::Sharers => ReportName::SHARERS,
+        }
+    }
+
     /// The report of that name.
     pub(crate) fn parse(name: &[u8]) -> Option<Self> {
         Self::ALL
@@ -263,18 +280,61 @@ impl Report {
                 })?)
             }
         };
-        text.record("report")
-            .word("name", self.kind.name().to_bytes())
-            .number("format", FORMAT)
-            .signed("pid", process.nr().into())
-            .string("comm", comm.bytes())
-            .string("kernel", kernel_release())
-            .end()?;
+        let kernel = kernel_release();
+        let record = common::Report {
+            name: self.kind.record_name(),
+            format: FORMAT.into(),
+            pid: process.nr().into(),
+            comm: comm.into(),
+            kernel: Str::at(0, kernel.len()),
+        };
+        text.put(&record, &[kernel])?;
         Ok(body)
     }
 
     /// Writes the record that replaces a report, or its rest.
     pub(crate) fn fault(&self, fault: Fault, text: &mut Text) -> Result {
-        text.fault(self.kind.name().to_bytes(), self.process.nr(), fault)
+        text.fault(self.kind.record_name(), self.process.nr(), fault)
+    }
+}
+
+impl From<Id> for records::Id {
+    fn from(id: Id) -> Self {
+        Self::new(id.get())
+    }
+}
+
+impl From<Comm> for records::Comm {
+    fn from(comm: Comm) -> Self {
+        Self::of(comm.bytes())
+    }
+}
+
+impl From<Relation> for common::Relation {
+    fn from(relation: Relation) -> Self {
+        match relation {
+            Relation::Itself => Self::ITSELF,
+            Relation::Ancestor => Self::ANCESTOR,
+            Relation::Descendant => Self::DESCENDANT,
+            Relation::Other => Self::OTHER,
+            Relation::Unknown => Self::UNKNOWN,
+        }
+    }
+}
+
+impl Owner {
+    /// Who it is that has the address space `mm`.
+    fn record(&self, mm: Id) -> common::Owner {
+        common::Owner {
+            pid: self.pid.into(),
+            comm: self.comm.into(),
+            state: match self.state {
+                OwnerState::Live => common::OwnerState::LIVE,
+                OwnerState::Forking => common::OwnerState::FORKING,
+                OwnerState::Exiting => common::OwnerState::EXITING,
+            },
+            mm: mm.into(),
+            relation: self.relation.into(),
+        }
     }
 }

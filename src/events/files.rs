@@ -12,6 +12,11 @@ use crate::{
         gfp,
         trace::source::Source,
     },
+    records::{
+        common::ReportName,
+        events::{self, FailedSummary, SourcesSummary, StreamsSummary},
+        Word,
+    },
     report::{
         text::{Form, Text},
         CHUNK_TEXT, FORMAT,
@@ -120,27 +125,39 @@ fn sources() -> Result<Text> {
     let mut missing = 0;
     for source in Source::ALL {
         let hooks = source.hooks().iter();
-        let names = |functions: bool| {
-            let some = hooks
-                .clone()
-                .filter(move |hook| hook.is_function() == functions);
-            some.map(|hook| hook.name().to_bytes())
+        // Their names, with commas between.
+        let names = |functions: bool| -> Result<KVec<u8>> {
+            let mut names = KVec::new();
+            for hook in hooks.clone().filter(|hook| hook.is_function() == functions) {
+                if !names.is_empty() {
+                    names.push(b',', gfp())?;
+                }
+                names.extend_from_slice(hook.name().to_bytes(), gfp())?;
+            }
+            if names.is_empty() {
+                names.extend_from_slice(b"none", gfp())?;
+            }
+            Ok(names)
         };
         let lacks = source.missing()?;
         missing += u64::from(lacks > 0);
-        text.record("source")
-            .word("name", source.name().as_bytes())
-            .words("tracepoints", names(false))
-            .words("functions", names(true))
-            .number("missing", lacks)
-            .end()?;
+        let name = source.name().as_bytes();
+        let (tracepoints, functions) = (names(false)?, names(true)?);
+        let record = events::Source {
+            name: Word::at(0, name.len()),
+            tracepoints: Word::at(name.len(), tracepoints.len()),
+            functions: Word::at(name.len() + tracepoints.len(), functions.len()),
+            missing: lacks.into(),
+        };
+        text.put(&record, &[name, &tracepoints, &functions])?;
     }
-    text.record("summary")
-        .word("report", b"sources")
-        .number("sources", Source::ALL.len() as u64)
-        .number("missing", missing)
-        .number("cut", 0)
-        .end()?;
+    let record = SourcesSummary {
+        report: ReportName::SOURCES,
+        sources: Source::ALL.len().into(),
+        missing: missing.into(),
+        cut: 0u64.into(),
+    };
+    text.put(&record, &[])?;
     Ok(text)
 }
 
@@ -338,10 +355,12 @@ struct Failed {
 impl Failed {
     fn new(stream: Arc<Stream>) -> Result<Self> {
         let mut text = Text::default();
-        text.record("failed")
-            .word("stream", stream.name().bytes())
-            .number("format", FORMAT)
-            .end()?;
+        let name = stream.name().bytes();
+        let record = events::Failed {
+            stream: Word::at(0, name.len()),
+            format: FORMAT.into(),
+        };
+        text.put(&record, &[name])?;
         Ok(Self {
             account: Account::new(stream.clone()),
             stream,
@@ -383,11 +402,12 @@ impl Failed {
         let (written, next) = self.stream.write_failed(from, CHUNK_TEXT, text)?;
         let written = self.written + written;
         if next.is_none() {
-            text.record("summary")
-                .word("report", b"failed")
-                .number("records", written)
-                .number("cut", 0)
-                .end()?;
+            let record = FailedSummary {
+                report: ReportName::FAILED,
+                records: written.into(),
+                cut: 0u64.into(),
+            };
+            text.put(&record, &[])?;
         }
         (self.written, self.next) = (written, next);
         Ok(())
@@ -537,7 +557,7 @@ impl Streams {
             streams.push(folder.stream.clone(), gfp())?;
         }
         let mut text = Text::default();
-        let mut records = 0;
+        let mut records = 0u64;
         for stream in &streams {
             match stream.write(&mut text) {
                 Ok(()) => records += 1,
@@ -545,12 +565,13 @@ impl Streams {
                 Err(err) => return Err(err),
             }
         }
-        text.record("summary")
-            .word("report", b"streams")
-            .number("streams", records)
-            .number("limit", MAX_STREAMS as u64)
-            .number("cut", 0)
-            .end()?;
+        let record = StreamsSummary {
+            report: ReportName::STREAMS,
+            streams: records.into(),
+            limit: MAX_STREAMS.into(),
+            cut: 0u64.into(),
+        };
+        text.put(&record, &[])?;
         Ok(text)
     }
 }

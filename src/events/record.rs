@@ -7,8 +7,16 @@ mod packet;
 
 use super::store::Entry;
 use crate::{
-    object::trace::{event::Event, ring::Loss, source::Source},
-    report::text::{Line, Text},
+    object::trace::{
+        event::{self, Event},
+        ring::Loss,
+        source::Source,
+    },
+    records::{
+        events::{self, Place, Who},
+        Comm, Numbers, Str,
+    },
+    report::text::Text,
 };
 use kernel::prelude::*;
 
@@ -34,64 +42,99 @@ impl What {
     pub(super) fn write(entry: &Entry<Self>, attempt: u32, text: &mut Text) -> Result {
         match &entry.what {
             Self::Event(event) => {
-                let source = source(event);
-                let line = head(text.record(source.name()), entry, attempt)
-                    .number("time", event.time)
-                    .number("cpu", event.cpu.into());
-                write_event(line, source, event).end()
+                let place = Place {
+                    seq: entry.seq.into(),
+                    attempt: attempt.into(),
+                    time: event.time.into(),
+                    cpu: event.cpu.into(),
+                };
+                write_event(place, event, text)
             }
-            Self::Loss(loss) => head(text.record("loss"), entry, attempt)
-                .number("time", loss.first)
-                .number("last", loss.last)
-                .number("cpu", loss.cpu.into())
-                .number("count", loss.count)
-                .end(),
+            Self::Loss(loss) => {
+                let record = events::Loss {
+                    seq: entry.seq.into(),
+                    attempt: attempt.into(),
+                    time: loss.first.into(),
+                    last: loss.last.into(),
+                    cpu: loss.cpu.into(),
+                    count: loss.count.into(),
+                };
+                text.put(&record, &[])
+            }
         }
     }
 }
 
-fn write_event<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {
-    match source {
-        Source::Fork | Source::Exec | Source::Exit => write_process(line, source, event),
-        Source::TcpState => net::write_state(line, event.net()),
-        Source::Reset => net::write_reset(line, event.net()),
-        Source::Drop => net::write_drop(line, event.net()),
-        Source::Shutdown => net::write_shutdown(who(line, event), event.net()),
-        Source::Close => net::write_close(who(line, event), event.net()),
-        Source::Release => net::write_release(who(line, event), event.net()),
-        Source::Packet => packet::write(line, event.packet()),
+fn write_event(place: Place, event: &Event, text: &mut Text) -> Result {
+    match source(event) {
+        Source::Fork => write_fork(place, event, text),
+        Source::Exec => write_exec(place, event, text),
+        Source::Exit => write_exit(place, event, text),
+        Source::TcpState => net::write_state(place, event.net(), text),
+        Source::Reset => net::write_reset(place, event.net(), text),
+        Source::Drop => net::write_drop(place, event.net(), text),
+        Source::Shutdown => net::write_shutdown(place, who(event), event.net(), text),
+        Source::Close => net::write_close(place, who(event), event.net(), text),
+        Source::Release => net::write_release(place, who(event), event.net(), text),
+        Source::Packet => packet::write(place, event.packet(), text),
     }
 }
 
 /// The process that did it.
-fn who<'t>(line: Line<'t>, event: &Event) -> Line<'t> {
+fn who(event: &Event) -> Who {
     let who = event.who();
-    line.number("pid", who.pid.into())
-        .number("tid", who.tid.into())
-        .number("born", who.born)
-        .string("comm", until_nul(&who.comm))
-}
-
-fn write_process<'t>(line: Line<'t>, source: Source, event: &Event) -> Line<'t> {
-    let lineage = event.lineage();
-    let line = who(line, event).numbers("line", &lineage.line[..usize::from(lineage.lines)]);
-    match source {
-        Source::Fork => line
-            .number("child", lineage.child.into())
-            .number("child_born", lineage.child_born),
-        Source::Exec => line
-            .string("file", until_nul(&lineage.file))
-            .flag("file_cut", lineage.file_cut != 0),
-        _ => line
-            .number("code", (lineage.status >> 8 & 0xff).into())
-            .number("signal", (lineage.status & 0x7f).into())
-            .flag("core", lineage.status & 0x80 != 0),
+    Who {
+        pid: who.pid.into(),
+        tid: who.tid.into(),
+        born: who.born.into(),
+        comm: Comm::new(who.comm),
     }
 }
 
-fn head<'t>(line: Line<'t>, entry: &Entry<What>, attempt: u32) -> Line<'t> {
-    line.number("seq", entry.seq)
-        .number("attempt", attempt.into())
+fn line(lineage: &event::Lineage) -> Numbers {
+    let lines = usize::from(lineage.lines);
+    Numbers::of(lineage.line.get(..lines).unwrap_or_default())
+}
+
+#[inline(never)]
+fn write_fork(place: Place, event: &Event, text: &mut Text) -> Result {
+    let lineage = event.lineage();
+    let record = events::Fork {
+        place,
+        who: who(event),
+        line: line(lineage),
+        child: lineage.child.into(),
+        child_born: lineage.child_born.into(),
+    };
+    text.put(&record, &[])
+}
+
+#[inline(never)]
+fn write_exec(place: Place, event: &Event, text: &mut Text) -> Result {
+    let lineage = event.lineage();
+    let file = until_nul(&lineage.file);
+    let record = events::Exec {
+        place,
+        who: who(event),
+        line: line(lineage),
+        file: Str::at(0, file.len()),
+        file_cut: (lineage.file_cut != 0).into(),
+    };
+    text.put(&record, &[file])
+}
+
+#[inline(never)]
+fn write_exit(place: Place, event: &Event, text: &mut Text) -> Result {
+    let lineage = event.lineage();
+    let record = events::Exit {
+        place,
+        who: who(event),
+        line: line(lineage),
+        code: (lineage.status >> 8 & 0xff).into(),
+        signal: (lineage.status & 0x7f).into(),
+        core: (lineage.status & 0x80 != 0).into(),
+    };
+    text.put(&record, &[])
 }
 
 fn source(event: &Event) -> Source {

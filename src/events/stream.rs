@@ -19,9 +19,14 @@ use crate::{
             source::{Probes, Source},
         },
     },
-    report::{gfp, net::sockets::words, text::Text, FORMAT},
+    records::{
+        common::ReportName,
+        events::{self, Batch, EventsSummary, Scope, Sources},
+        Address, Word,
+    },
+    report::{gfp, text::Text, FORMAT},
 };
-use core::mem::size_of;
+use core::{mem::size_of, net::IpAddr};
 use kernel::{
     cpu::nr_cpu_ids,
     new_mutex,
@@ -296,14 +301,16 @@ impl Stream {
                 return Err(EBUSY);
             }
             let deadline = now + terms.time;
-            text.record("batch")
-                .word("stream", self.name.bytes())
-                .number("format", FORMAT)
-                .number("deadline", deadline)
-                .number("attempts", self.settings.attempts.into())
-                .end()?;
+            let name = self.name.bytes();
+            let record = Batch {
+                stream: Word::at(0, name.len()),
+                format: FORMAT.into(),
+                deadline: deadline.into(),
+                attempts: self.settings.attempts.into(),
+            };
+            text.put(&record, &[name])?;
             let begin = text.bytes().len();
-            let (mut records, mut lost) = (0, 0);
+            let (mut records, mut lost) = (0u32, 0u64);
             for entry in store.ready().take(terms.events as usize) {
                 let before = text.bytes().len();
                 What::write(entry, entry.attempts + 1, text)?;
@@ -316,12 +323,13 @@ impl Stream {
                     lost += loss.count;
                 }
             }
-            text.record("summary")
-                .word("report", b"events")
-                .number("records", records.into())
-                .number("lost", lost)
-                .number("cut", 0)
-                .end()?;
+            let record = EventsSummary {
+                report: ReportName::EVENTS,
+                records: records.into(),
+                lost: lost.into(),
+                cut: 0u64.into(),
+            };
+            text.put(&record, &[])?;
             store.lease(records, deadline).ok_or(EAGAIN)
         })
     }
@@ -388,51 +396,54 @@ impl Stream {
     /// Writes its record in the list of streams.
     pub(super) fn write(&self, text: &mut Text) -> Result {
         let wanted = &self.settings.wanted;
-        let mut text_of_address = [0; 64];
         let address = match wanted.address {
-            Some(address) => words::display(address, &mut text_of_address),
-            None => b"",
+            Some(IpAddr::V4(v4)) => {
+                let mut bytes = [0; 16];
+                bytes[..4].copy_from_slice(&v4.octets());
+                Address::ipv4(&bytes, None)
+            }
+            Some(IpAddr::V6(v6)) => Address::ipv6(&v6.octets(), None),
+            None => Address::default(),
         };
         let of_descriptors = self.of_descriptors.load(Relaxed);
         let memory = (self.memory as u64).saturating_add_signed(of_descriptors);
         self.with(|state, _| {
             let counts = state.store.counts();
             let (waiting, losing) = self.sink.waiting(&state.gatherer);
-            let sources = Source::ALL
-                .into_iter()
-                .filter(|source| self.settings.kinds >> source.kind() & 1 == 1);
-            let scope: &[u8] = match self.settings.who {
-                Who::All => b"all",
-                Who::One(_) => b"pid",
-                Who::Tree(_) => b"tree",
+            let name = self.name.bytes();
+            let record = events::Stream {
+                name: Word::at(0, name.len()),
+                // A source's bit is that of its kind.
+                sources: Sources::new(self.settings.kinds.into()),
+                scope: match self.settings.who {
+                    Who::All => Scope::ALL,
+                    Who::One(_) => Scope::PID,
+                    Who::Tree(_) => Scope::TREE,
+                },
+                pid: self.pid.into(),
+                socket: self.sink.net_filter().socket().into(),
+                cgroup: self.sink.net_filter().cgroup().into(),
+                address,
+                port: wanted.port.unwrap_or(0).into(),
+                protocol: wanted.protocol.unwrap_or(0).into(),
+                until_close: self.settings.until_close.into(),
+                bytes: self.settings.bytes.into(),
+                memory: memory.into(),
+                events: (state.seq + waiting + losing).into(),
+                waiting: waiting.into(),
+                lost: (state.lost + losing).into(),
+                missed: self.sink.missed().into(),
+                ready: counts.ready.into(),
+                reserved: counts.reserved.into(),
+                delayed: counts.delayed.into(),
+                failed: counts.failed.into(),
+                acked: state.acked.into(),
+                cleared: state.cleared.into(),
+                leases: counts.leases.into(),
+                attempts: state.store.attempts().into(),
+                max_attempts: self.settings.attempts.into(),
             };
-            text.record("stream")
-                .word("name", self.name.bytes())
-                .words("sources", sources.map(|source| source.name().as_bytes()))
-                .word("scope", scope)
-                .signed("pid", self.pid.into())
-                .id("socket", self.sink.net_filter().socket())
-                .number("cgroup", self.sink.net_filter().cgroup())
-                .string("address", address)
-                .number("port", wanted.port.unwrap_or(0).into())
-                .number("protocol", wanted.protocol.unwrap_or(0).into())
-                .flag("until_close", self.settings.until_close)
-                .number("bytes", self.settings.bytes as u64)
-                .number("memory", memory)
-                .number("events", state.seq + waiting + losing)
-                .number("waiting", waiting)
-                .number("lost", state.lost + losing)
-                .number("missed", self.sink.missed())
-                .number("ready", counts.ready)
-                .number("reserved", counts.reserved)
-                .number("delayed", counts.delayed)
-                .number("failed", counts.failed)
-                .number("acked", state.acked)
-                .number("cleared", state.cleared)
-                .number("leases", counts.leases)
-                .number("attempts", state.store.attempts())
-                .number("max_attempts", self.settings.attempts.into())
-                .end()
+            text.put(&record, &[name])
         })
     }
 }

@@ -101,44 +101,18 @@ impl Buffer {
         Ok(())
     }
 
-    /// Appends ` key=`.
-    #[inline(always)]
-    pub(super) fn push_key(&mut self, key: &[u8]) -> Result {
-        if !self.push_field(key, b"") {
-            self.grow(key.len() + 2)?;
-            self.push_field(key, b"");
+    /// Returns room for so many bytes behind what was written.
+    #[inline]
+    pub(super) fn room(&mut self, bytes: usize) -> Result<&mut [u8]> {
+        if self.room.len() - self.len < bytes {
+            self.grow(bytes)?;
         }
-        Ok(())
+        Ok(&mut self.room[self.len..])
     }
 
-    /// Appends ` key=value`. False: there is no room, and nothing was appended.
-    ///
-    /// Records are made of this, so it is the shortest that there is: nothing is called, and each length compared
-    /// once.
-    #[inline(always)]
-    pub(super) fn push_field(&mut self, key: &[u8], value: &[u8]) -> bool {
-        let free = self.room.get_mut(self.len..).unwrap_or_default();
-        let Some((space, free)) = free.split_first_mut() else {
-            return false;
-        };
-        let Some((of_key, free)) = free.split_at_mut_checked(key.len()) else {
-            return false;
-        };
-        let Some((equals, free)) = free.split_first_mut() else {
-            return false;
-        };
-        let Some((of_value, _)) = free.split_at_mut_checked(value.len()) else {
-            return false;
-        };
-        *space = b' ';
-        copy_few(of_key, key);
-        *equals = b'=';
-        copy_few(of_value, value);
-        // No more than there is room for.
-        self.len = self
-            .len
-            .wrapping_add(key.len().wrapping_add(value.len()).wrapping_add(2));
-        true
+    /// So many bytes of the room were written.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.len = self.len.saturating_add(bytes).min(self.room.len());
     }
 
     #[cold]
@@ -162,7 +136,7 @@ impl Buffer {
 
 /// Copies a slice of the same length, mostly of a few bytes, for which a call of memcpy() is long.
 #[inline(always)]
-fn copy_few(to: &mut [u8], from: &[u8]) {
+pub(super) fn copy_few(to: &mut [u8], from: &[u8]) {
     /// In two pieces, which may overlap.
     #[inline(always)]
     fn pieces<const N: usize>(to: &mut [u8], from: &[u8]) {

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 use super::{text::Text, Fault, Report, Step, CHUNK_TEXT};
+use crate::records::common::ReportName;
 use kernel::{prelude::*, uaccess::UserSliceWriter};
 
 /// Longer than nearly every record: the last of a chunk may begin just before its bound.
@@ -47,7 +48,12 @@ impl Stream {
     }
 
     /// Reads an error, which no report stands behind.
-    pub(crate) fn fault(report: &[u8], pid: i32, fault: Fault, mut text: Text) -> Result<Self> {
+    pub(crate) fn fault(
+        report: ReportName,
+        pid: i32,
+        fault: Fault,
+        mut text: Text,
+    ) -> Result<Self> {
         text.fault(report, pid, fault)?;
         Ok(Self {
             source: Source::Fault(fault.errno),

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Records as lines of text, or in the binary form that programs may ask for; whoever writes them does not know
-//! which of the two.
+//! Records as lines of text, or in the binary form that programs may ask for.
 
 #![deny(unsafe_code)]
 
 use super::{
     binary::{Schemas, Type, MAGIC},
-    buffer::Buffer,
+    buffer::{copy_few, Buffer},
     gfp, Fault,
 };
-use crate::object::{
-    process::{Owner, OwnerState, Relation},
-    sync::id::Id,
+use crate::records::{
+    common::{Errno, Error as ErrorRecord, ReportName},
+    Address, AddressText, Key, Name, Numbers, Record, Sink, Str, Tail,
 };
 use kernel::prelude::*;
 
@@ -25,68 +24,12 @@ pub(crate) enum Form {
     Binary,
 }
 
-/// Text that grows; running out of memory is an error, and leaves no half line.
+/// Records, one behind the other; running out of memory is an error, and leaves no half record.
+#[derive(Default)]
 pub(crate) struct Text {
     buffer: Buffer,
-    /// Where the current record begins, and its result so far.
-    start: usize,
-    result: Result,
     /// In the binary form.
     binary: Option<KBox<Schemas>>,
-}
-
-/// The hexadecimal digits of a number, all at once: a nibble for each byte of a word.
-#[inline]
-fn eight_digits(number: u32) -> [u8; 8] {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let mut word = u64::from(number);
-    word = (word | word << 16) & 0x0000_ffff_0000_ffff;
-    word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
-    word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-    // 6 more carries into the next nibble where it is a letter.
-    let letters = (word + 6 * ONES) >> 4 & ONES;
-    const TO_LETTER: u64 = (b'a' - b'9' - 1) as u64;
-    (word + u64::from(b'0') * ONES + letters * TO_LETTER).to_be_bytes()
-}
-
-/// The digits of a number.
-struct Digits {
-    digits: [u8; 20],
-    first: usize,
-}
-
-impl Digits {
-    #[inline(always)]
-    fn of(mut number: u64) -> Self {
-        let mut digits = [b'0'; 20];
-        let mut first = digits.len();
-        // As many as the largest number has, so there is always one.
-        while let Some(digit) = first.checked_sub(1).and_then(|at| digits.get_mut(at)) {
-            *digit = b'0' + (number % 10) as u8;
-            number /= 10;
-            first -= 1;
-            if number == 0 {
-                break;
-            }
-        }
-        Self { digits, first }
-    }
-
-    #[inline(always)]
-    fn bytes(&self) -> &[u8] {
-        &self.digits[self.first..]
-    }
-}
-
-impl Default for Text {
-    fn default() -> Self {
-        Self {
-            buffer: Buffer::default(),
-            start: 0,
-            result: Ok(()),
-            binary: None,
-        }
-    }
 }
 
 impl Text {
@@ -147,121 +90,116 @@ impl Text {
         }
     }
 
-    /// Begins a record.
-    pub(crate) fn record(&mut self, kind: &'static str) -> Line<'_> {
-        self.start = self.buffer.len();
-        self.result = match &mut self.binary {
-            Some(schemas) => schemas.begin(kind, &mut self.buffer),
-            None => self.buffer.push(kind.as_bytes()),
-        };
-        Line(self)
+    /// Writes a record, whose strings are in `tail`. If memory runs out, none of it stays.
+    pub(crate) fn put<R: Record>(&mut self, record: &R, tail: Tail<'_>) -> Result {
+        match self.binary {
+            None => self.put_text(record, tail),
+            Some(_) => self.put_binary(record, tail),
+        }
     }
 
-    /// Writes a field of the binary form. What went wrong before is none of its business: nothing of the record stays
-    /// then.
-    #[inline(always)]
-    fn in_binary(
-        &mut self,
-        key: &'static str,
-        kind: Type,
-        write: impl FnOnce(&mut Buffer) -> Result,
-    ) {
-        if let Some(schemas) = &mut self.binary {
-            let written = match schemas.field(key, kind) {
-                Ok(()) => write(&mut self.buffer),
-                err => err,
-            };
-            if written.is_err() {
-                self.result = written;
-            }
+    #[inline(never)]
+    fn put_text<R: Record>(&mut self, record: &R, tail: Tail<'_>) -> Result {
+        // A byte of a string has four of text at most.
+        let strings: usize = tail.iter().map(|piece| piece.len()).sum();
+        let room = self.buffer.room(R::MOST + strings * 4)?;
+        let mut line = Line {
+            room,
+            len: 0,
+            fits: true,
+        };
+        line.push(R::INFO.name.as_bytes());
+        record.write(tail, &mut line);
+        line.push(b"\n");
+        let Line { len, fits, .. } = line;
+        // By the definition of `MOST`, there is room for all of it.
+        if !fits {
+            return Err(EOVERFLOW);
         }
+        self.buffer.advance(len);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn put_binary<R: Record>(&mut self, record: &R, tail: Tail<'_>) -> Result {
+        let start = self.buffer.len();
+        let Some(schemas) = &mut self.binary else {
+            return Ok(());
+        };
+        let mut frame = Frame {
+            result: schemas.begin(R::INFO.name, &mut self.buffer),
+            schemas,
+            buffer: &mut self.buffer,
+        };
+        record.write(tail, &mut frame);
+        let mut result = frame.result;
+        if result.is_ok() {
+            result = schemas.end(start, &mut self.buffer);
+        }
+        if result.is_err() {
+            self.truncate(start);
+        }
+        result
     }
 
     /// Writes an `error` record. `pid` is 0 where none was named.
-    pub(crate) fn fault(&mut self, report: &[u8], pid: i32, fault: Fault) -> Result {
-        self.record("error")
-            .word("report", report)
-            .signed("pid", pid.into())
-            .word("errno", name(fault.errno))
-            .string("message", fault.message.as_bytes())
-            .end()
+    pub(crate) fn fault(&mut self, report: ReportName, pid: i32, fault: Fault) -> Result {
+        let message = fault.message.as_bytes();
+        let record = ErrorRecord {
+            report,
+            pid: pid.into(),
+            errno: name(fault.errno),
+            message: Str::at(0, message.len()),
+        };
+        self.put(&record, &[message])
     }
 }
 
-/// A record being written. [`Line::end`] ends it.
-///
-/// It is no more than a pointer, so that it is handed from field to field in a register.
-pub(crate) struct Line<'t>(&'t mut Text);
+/// A line of text being written. There is room for all of it, by the most bytes that a record has.
+struct Line<'b> {
+    room: &'b mut [u8],
+    len: usize,
+    /// There was.
+    fits: bool,
+}
 
 impl Line<'_> {
-    /// Keeps what went wrong. After that, what is written does not matter.
+    /// Appends bytes.
     #[inline(always)]
-    fn note(&mut self, result: Result) {
-        if result.is_err() {
-            self.0.result = result;
-        }
-    }
-
-    #[inline]
     fn push(&mut self, bytes: &[u8]) {
-        let result = self.0.buffer.push(bytes);
-        self.note(result);
-    }
-
-    /// Begins a field as text.
-    #[inline(always)]
-    fn key(&mut self, key: &str) {
-        let result = self.0.buffer.push_key(key.as_bytes());
-        self.note(result);
-    }
-
-    /// Writes a word that is made of pieces.
-    fn pieces(mut self, key: &'static str, write: impl FnOnce(&mut Self)) -> Self {
-        if self.0.binary.is_none() {
-            self.key(key);
-            write(&mut self);
-            return self;
+        let free = self.room.get_mut(self.len..).unwrap_or_default();
+        match free.get_mut(..bytes.len()) {
+            Some(free) => {
+                copy_few(free, bytes);
+                self.len = self.len.wrapping_add(bytes.len());
+            }
+            None => self.fits = false,
         }
-        // Its length comes when it is known.
-        let at = self.0.buffer.len();
-        self.0
-            .in_binary(key, Type::Word, |buffer| buffer.push_array(&[0; 2]));
-        write(&mut self);
-        if self.0.result.is_ok() {
-            self.0.result = self.0.buffer.size(at);
-        }
-        self
     }
 
-    /// Writes a value of the binary form that has so many bytes.
-    #[inline(never)]
-    fn binary_value<const N: usize>(self, key: &'static str, kind: Type, value: [u8; N]) -> Self {
-        self.0
-            .in_binary(key, kind, |buffer| buffer.push_array(&value));
-        self
-    }
-
-    /// Writes a value of the binary form that has any number of bytes.
-    #[inline(never)]
-    fn binary_bytes(self, key: &'static str, kind: Type, value: &[u8]) -> Self {
-        self.0
-            .in_binary(key, kind, |buffer| buffer.push_sized(value));
-        self
-    }
-
-    /// Writes a field as text, if there is room. False: nothing was written.
+    /// Appends ` key=`.
     #[inline(always)]
-    fn field(&mut self, key: &str, value: &[u8]) -> bool {
-        self.0.buffer.push_field(key.as_bytes(), value)
+    fn key(&mut self, key: Key) {
+        let free = self.room.get_mut(self.len..).unwrap_or_default();
+        match free.get_mut(..key.len() + 2) {
+            Some([space, of_key @ .., equals]) => {
+                *space = b' ';
+                of_key.copy_from_slice(key.as_bytes());
+                *equals = b'=';
+                self.len = self.len.wrapping_add(key.len() + 2);
+            }
+            _ => self.fits = false,
+        }
     }
 
-    #[inline]
+    #[inline(never)]
     fn decimal(&mut self, number: u64) {
         let digits = Digits::of(number);
         self.push(digits.bytes());
     }
 
     /// At least that many digits.
+    #[inline(never)]
     fn hexadecimal(&mut self, number: u64, least: u32) {
         let needed = (u64::BITS - number.leading_zeros()).div_ceil(4);
         let count = needed.max(least) as usize;
@@ -271,167 +209,9 @@ impl Line<'_> {
         self.push(&digits[16 - count..]);
     }
 
-    /// A number that is not negative.
-    pub(crate) fn number(mut self, key: &'static str, number: u64) -> Self {
-        if self.0.binary.is_some() {
-            return self.binary_value(key, Type::Number, number.to_le_bytes());
-        }
-        // Most are that small.
-        if number < 10 && self.field(key, &[b'0' + number as u8]) {
-            return self;
-        }
-        self.long_number(key, number)
-    }
-
+    /// Appends bytes in quotes, those that need it as escapes.
     #[inline(never)]
-    fn long_number(mut self, key: &'static str, number: u64) -> Self {
-        if !self.field(key, Digits::of(number).bytes()) {
-            self.key(key);
-            self.decimal(number);
-        }
-        self
-    }
-
-    /// A number that may be negative.
-    pub(crate) fn signed(mut self, key: &'static str, number: i64) -> Self {
-        if self.0.binary.is_some() {
-            return self.binary_value(key, Type::Signed, number.to_le_bytes());
-        }
-        self.key(key);
-        if number < 0 {
-            self.push(b"-");
-        }
-        self.decimal(number.unsigned_abs());
-        self
-    }
-
-    /// An address or a page offset.
-    pub(crate) fn hex(mut self, key: &'static str, number: usize) -> Self {
-        if self.0.binary.is_some() {
-            return self.binary_value(key, Type::Hex, (number as u64).to_le_bytes());
-        }
-        self.key(key);
-        self.push(b"0x");
-        self.hexadecimal(number as u64, 1);
-        self
-    }
-
-    /// An EtherType.
-    pub(crate) fn hex16(mut self, key: &'static str, number: u16) -> Self {
-        if self.0.binary.is_some() {
-            return self.binary_value(key, Type::Ether, number.to_le_bytes());
-        }
-        self.key(key);
-        self.push(b"0x");
-        self.hexadecimal(number.into(), 4);
-        self
-    }
-
-    /// An object's id.
-    pub(crate) fn id(mut self, key: &'static str, id: Id) -> Self {
-        if self.0.binary.is_some() {
-            return self.binary_value(key, Type::Id, id.get().to_le_bytes());
-        }
-        self.key(key);
-        self.hexadecimal(id.get(), 16);
-        self
-    }
-
-    /// Yes or no.
-    pub(crate) fn flag(mut self, key: &'static str, flag: bool) -> Self {
-        if self.0.binary.is_some() {
-            return self.binary_value(key, Type::Flag, [flag.into()]);
-        }
-        if self.field(key, &[b'0' + u8::from(flag)]) {
-            return self;
-        }
-        self.long_flag(key, flag)
-    }
-
-    #[inline(never)]
-    fn long_flag(mut self, key: &'static str, flag: bool) -> Self {
-        self.key(key);
-        self.push(&[b'0' + u8::from(flag)]);
-        self
-    }
-
-    /// A word, which needs no quotes.
-    pub(crate) fn word(mut self, key: &'static str, word: &[u8]) -> Self {
-        if self.0.binary.is_some() {
-            return self.binary_bytes(key, Type::Word, word);
-        }
-        if self.field(key, word) {
-            return self;
-        }
-        self.long_word(key, word)
-    }
-
-    #[inline(never)]
-    fn long_word(mut self, key: &'static str, word: &[u8]) -> Self {
-        self.key(key);
-        self.push(word);
-        self
-    }
-
-    /// A word made of words, with commas between; `none` if there are none.
-    pub(crate) fn words<'w>(
-        self,
-        key: &'static str,
-        words: impl Iterator<Item = &'w [u8]>,
-    ) -> Self {
-        self.pieces(key, |line| {
-            let mut any = false;
-            for word in words {
-                if any {
-                    line.push(b",");
-                }
-                line.push(word);
-                any = true;
-            }
-            if !any {
-                line.push(b"none");
-            }
-        })
-    }
-
-    /// A word made of a name and a number, for what has no name.
-    pub(crate) fn numbered(self, key: &'static str, name: &str, number: u64) -> Self {
-        self.pieces(key, |line| {
-            line.push(name.as_bytes());
-            line.decimal(number);
-        })
-    }
-
-    /// A header offset of an sk_buff, and whether it is set.
-    pub(crate) fn offset(mut self, key: &'static str, raw: u16, set: bool) -> Self {
-        if self.0.binary.is_some() {
-            let [low, high] = raw.to_le_bytes();
-            return self.binary_value(key, Type::Offset, [low, high, set.into()]);
-        }
-        self.key(key);
-        self.decimal(raw.into());
-        self.push(if set { b":set" } else { b":unset" });
-        self
-    }
-
-    /// Bytes in quotes that are known to need no escapes.
-    pub(crate) fn plain_string(mut self, key: &'static str, bytes: &[u8]) -> Self {
-        if self.0.binary.is_some() {
-            return self.binary_bytes(key, Type::String, bytes);
-        }
-        self.key(key);
-        self.push(b"\"");
-        self.push(bytes);
-        self.push(b"\"");
-        self
-    }
-
-    /// Bytes in quotes.
-    pub(crate) fn string(mut self, key: &'static str, bytes: &[u8]) -> Self {
-        if self.0.binary.is_some() {
-            return self.binary_bytes(key, Type::String, bytes);
-        }
-        self.key(key);
+    fn quoted(&mut self, bytes: &[u8]) {
         self.push(b"\"");
         let mut rest = bytes;
         while let Some(at) = rest.iter().position(|&b| !is_plain(b)) {
@@ -448,92 +228,337 @@ impl Line<'_> {
         }
         self.push(rest);
         self.push(b"\"");
-        self
     }
 
-    /// Bytes as hexadecimal digits, two for each.
-    pub(crate) fn bytes(self, key: &'static str, bytes: &[u8]) -> Self {
-        self.pieces(key, |line| {
-            for byte in bytes {
-                line.hexadecimal((*byte).into(), 2);
+    #[inline(never)]
+    fn long_bits(&mut self, bits: u64, names: &[Name]) {
+        each_name(bits, names, |bytes| self.push(bytes));
+    }
+}
+
+/// The names of bits, and the commas between them; `none` if there are none.
+fn each_name(bits: u64, names: &[Name], mut push: impl FnMut(&[u8])) {
+    let mut any = false;
+    for name in names {
+        if bits & name.value != 0 {
+            if any {
+                push(b",");
             }
-        })
+            push(name.name.as_bytes());
+            any = true;
+        }
+    }
+    if !any {
+        push(b"none");
+    }
+}
+
+/// Numbers with commas between; `none` if there are none.
+fn each_number(numbers: &Numbers, mut push: impl FnMut(&[u8])) {
+    let mut any = false;
+    for number in numbers.get().into_iter().flatten() {
+        if any {
+            push(b",");
+        }
+        push(Digits::of(number.into()).bytes());
+        any = true;
+    }
+    if !any {
+        push(b"none");
+    }
+}
+
+impl<'r> Sink<'r> for Line<'_> {
+    #[inline(always)]
+    fn number(&mut self, key: Key, number: u64) {
+        self.key(key);
+        // Most are that small.
+        if number < 10 {
+            self.push(&[b'0' + number as u8]);
+        } else {
+            self.decimal(number);
+        }
     }
 
-    /// Numbers with commas between; `none` if there are none.
-    pub(crate) fn numbers(self, key: &'static str, numbers: &[u32]) -> Self {
-        self.pieces(key, |line| {
-            if numbers.is_empty() {
-                line.push(b"none");
-            }
-            for (at, number) in numbers.iter().enumerate() {
-                if at > 0 {
-                    line.push(b",");
+    #[inline(always)]
+    fn signed(&mut self, key: Key, number: i64) {
+        self.key(key);
+        if number < 0 {
+            self.push(b"-");
+        }
+        self.decimal(number.unsigned_abs());
+    }
+
+    #[inline(always)]
+    fn hex(&mut self, key: Key, number: u64) {
+        self.key(key);
+        self.push(b"0x");
+        self.hexadecimal(number, 1);
+    }
+
+    #[inline(always)]
+    fn ether_type(&mut self, key: Key, number: u16) {
+        self.key(key);
+        self.push(b"0x");
+        self.hexadecimal(number.into(), 4);
+    }
+
+    #[inline(always)]
+    fn id(&mut self, key: Key, id: u64) {
+        self.key(key);
+        self.hexadecimal(id, 16);
+    }
+
+    #[inline(always)]
+    fn flag(&mut self, key: Key, flag: bool) {
+        self.key(key);
+        self.push(&[b'0' + u8::from(flag)]);
+    }
+
+    #[inline(always)]
+    fn offset(&mut self, key: Key, raw: u16, set: bool) {
+        self.key(key);
+        self.decimal(raw.into());
+        self.push(if set { b":set" } else { b":unset" });
+    }
+
+    #[inline(always)]
+    fn word(&mut self, key: Key, word: &'r [u8]) {
+        self.key(key);
+        self.push(word);
+    }
+
+    #[inline(always)]
+    fn numbered(&mut self, key: Key, prefix: &'static str, number: u64) {
+        self.key(key);
+        self.push(prefix.as_bytes());
+        self.decimal(number);
+    }
+
+    #[inline(always)]
+    fn bits(&mut self, key: Key, bits: u64, names: &'static [Name]) {
+        self.key(key);
+        match bits {
+            0 => self.push(b"none"),
+            bits => self.long_bits(bits, names),
+        }
+    }
+
+    #[inline(always)]
+    fn string(&mut self, key: Key, bytes: &'r [u8]) {
+        self.key(key);
+        self.quoted(bytes);
+    }
+
+    fn bytes(&mut self, key: Key, bytes: &'r [u8]) {
+        self.key(key);
+        for byte in bytes {
+            self.hexadecimal((*byte).into(), 2);
+        }
+    }
+
+    fn numbers(&mut self, key: Key, numbers: &'r Numbers) {
+        self.key(key);
+        each_number(numbers, |bytes| self.push(bytes));
+    }
+
+    #[inline(never)]
+    fn address(&mut self, key: Key, address: &'r Address, tail: Tail<'r>) {
+        let mut room = AddressText::default();
+        self.key(key);
+        let text = address.text(tail, &mut room);
+        if address.is_path() {
+            return self.quoted(text);
+        }
+        self.push(b"\"");
+        self.push(text);
+        self.push(b"\"");
+    }
+
+    fn wrong(&mut self, _key: Key) {
+        self.fits = false;
+    }
+}
+
+/// A frame of the binary form being written.
+struct Frame<'b> {
+    buffer: &'b mut Buffer,
+    schemas: &'b mut Schemas,
+    result: Result,
+}
+
+impl Frame<'_> {
+    /// Writes a field. What went wrong before is none of its business: nothing of the record stays then.
+    #[inline(always)]
+    fn field(&mut self, key: Key, kind: Type, write: impl FnOnce(&mut Buffer) -> Result) {
+        let written = match self.schemas.field(key, kind) {
+            Ok(()) => write(self.buffer),
+            err => err,
+        };
+        if written.is_err() {
+            self.result = written;
+        }
+    }
+
+    /// Writes a value that has so many bytes.
+    #[inline(never)]
+    fn value<const N: usize>(&mut self, key: Key, kind: Type, value: [u8; N]) {
+        self.field(key, kind, |buffer| buffer.push_array(&value));
+    }
+
+    /// Writes a value that has any number of bytes.
+    #[inline(never)]
+    fn sized(&mut self, key: Key, kind: Type, value: &[u8]) {
+        self.field(key, kind, |buffer| buffer.push_sized(value));
+    }
+
+    /// Writes a word that is made of pieces.
+    fn pieces(&mut self, key: Key, pieces: impl FnOnce(&mut dyn FnMut(&[u8]))) {
+        self.field(key, Type::Word, |buffer| {
+            // Its length comes when it is known.
+            let at = buffer.len();
+            buffer.push_array(&[0; 2])?;
+            let mut result = Ok(());
+            pieces(&mut |bytes| {
+                if result.is_ok() {
+                    result = buffer.push(bytes);
                 }
-                line.decimal((*number).into());
-            }
-        })
+            });
+            result?;
+            buffer.size(at)
+        });
+    }
+}
+
+impl<'r> Sink<'r> for Frame<'_> {
+    fn number(&mut self, key: Key, number: u64) {
+        self.value(key, Type::Number, number.to_le_bytes());
     }
 
-    /// Ends the record. If memory ran out, none of it stays.
-    pub(crate) fn end(mut self) -> Result {
-        let start = self.0.start;
-        match &mut self.0.binary {
-            None => self.push(b"\n"),
-            Some(schemas) if self.0.result.is_ok() => {
-                self.0.result = schemas.end(start, &mut self.0.buffer);
+    fn signed(&mut self, key: Key, number: i64) {
+        self.value(key, Type::Signed, number.to_le_bytes());
+    }
+
+    fn hex(&mut self, key: Key, number: u64) {
+        self.value(key, Type::Hex, number.to_le_bytes());
+    }
+
+    fn ether_type(&mut self, key: Key, number: u16) {
+        self.value(key, Type::Ether, number.to_le_bytes());
+    }
+
+    fn id(&mut self, key: Key, id: u64) {
+        self.value(key, Type::Id, id.to_le_bytes());
+    }
+
+    fn flag(&mut self, key: Key, flag: bool) {
+        self.value(key, Type::Flag, [flag.into()]);
+    }
+
+    fn offset(&mut self, key: Key, raw: u16, set: bool) {
+        let [low, high] = raw.to_le_bytes();
+        self.value(key, Type::Offset, [low, high, set.into()]);
+    }
+
+    fn word(&mut self, key: Key, word: &'r [u8]) {
+        self.sized(key, Type::Word, word);
+    }
+
+    fn numbered(&mut self, key: Key, prefix: &'static str, number: u64) {
+        self.pieces(key, |push| {
+            push(prefix.as_bytes());
+            push(Digits::of(number).bytes());
+        });
+    }
+
+    fn bits(&mut self, key: Key, bits: u64, names: &'static [Name]) {
+        self.pieces(key, |push| each_name(bits, names, push));
+    }
+
+    fn string(&mut self, key: Key, bytes: &'r [u8]) {
+        self.sized(key, Type::String, bytes);
+    }
+
+    fn bytes(&mut self, key: Key, bytes: &'r [u8]) {
+        self.pieces(key, |push| {
+            for byte in bytes {
+                let [.., high, low] = eight_digits((*byte).into());
+                push(&[high, low]);
             }
-            Some(_) => {}
+        });
+    }
+
+    fn numbers(&mut self, key: Key, numbers: &'r Numbers) {
+        self.pieces(key, |push| each_number(numbers, push));
+    }
+
+    fn address(&mut self, key: Key, address: &'r Address, tail: Tail<'r>) {
+        let mut room = AddressText::default();
+        self.sized(key, Type::String, address.text(tail, &mut room));
+    }
+
+    fn wrong(&mut self, _key: Key) {
+        self.result = Err(EOVERFLOW);
+    }
+}
+
+/// The hexadecimal digits of a number, all at once: a nibble for each byte of a word.
+#[inline]
+fn eight_digits(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut word = u64::from(number);
+    word = (word | word << 16) & 0x0000_ffff_0000_ffff;
+    word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
+    word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 6 more carries into the next nibble where it is a letter.
+    let letters = (word + 6 * ONES) >> 4 & ONES;
+    const TO_LETTER: u64 = (b'a' - b'9' - 1) as u64;
+    (word + u64::from(b'0') * ONES + letters * TO_LETTER).to_be_bytes()
+}
+
+/// The digits of a number.
+struct Digits {
+    digits: [u8; 20],
+    first: usize,
+}
+
+impl Digits {
+    #[inline(always)]
+    fn of(mut number: u64) -> Self {
+        let mut digits = [b'0'; 20];
+        let mut first = digits.len();
+        // As many as the largest number has, so there is always one.
+        while let Some(digit) = first.checked_sub(1).and_then(|at| digits.get_mut(at)) {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+            first -= 1;
+            if number == 0 {
+                break;
+            }
         }
-        let result = self.0.result;
-        if result.is_err() {
-            self.0.truncate(start);
-        }
-        result
+        Self { digits, first }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        &self.digits[self.first..]
     }
 }
 
 /// The name of an errno that ravel answers with. The kernel has names only with CONFIG_SYMBOLIC_ERRNAME.
-fn name(errno: Error) -> &'static [u8] {
+fn name(errno: Error) -> Errno {
     match errno {
-        _ if errno == EINVAL => b"EINVAL",
-        _ if errno == ESRCH => b"ESRCH",
-        _ if errno == ENODATA => b"ENODATA",
-        _ if errno == ENOMEM => b"ENOMEM",
-        _ if errno == EINTR => b"EINTR",
-        _ if errno == EBADF => b"EBADF",
-        _ if errno == EFAULT => b"EFAULT",
-        _ => b"EIO",
+        _ if errno == EINVAL => Errno::EINVAL,
+        _ if errno == ESRCH => Errno::ESRCH,
+        _ if errno == ENODATA => Errno::ENODATA,
+        _ if errno == ENOMEM => Errno::ENOMEM,
+        _ if errno == EINTR => Errno::EINTR,
+        _ if errno == EBADF => Errno::EBADF,
+        _ if errno == EFAULT => Errno::EFAULT,
+        _ => Errno::EIO,
     }
 }
 
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
-}
-
-impl Owner {
-    /// Adds who it is that has the address space `mm`.
-    pub(super) fn write<'t>(&self, line: Line<'t>, mm: Id) -> Line<'t> {
-        line.signed("pid", self.pid.into())
-            .string("comm", self.comm.bytes())
-            .word(
-                "state",
-                match self.state {
-                    OwnerState::Live => b"live",
-                    OwnerState::Forking => b"forking",
-                    OwnerState::Exiting => b"exiting",
-                },
-            )
-            .id("mm", mm)
-            .word(
-                "relation",
-                match self.relation {
-                    Relation::Itself => b"self",
-                    Relation::Ancestor => b"ancestor",
-                    Relation::Descendant => b"descendant",
-                    Relation::Other => b"other",
-                    Relation::Unknown => b"unknown",
-                },
-            )
-    }
 }

@@ -5,120 +5,161 @@
 use crate::object::trace::event::net_flag;
 use crate::{
     object::{trace::event::NetPart, trace::names::NAME_MAX},
+    records::{
+        events::{self, How, Place, Queues, Sock, Way, Who},
+        sockets::{Family, Protocol, SkState},
+        Address, Reason, Str,
+    },
     report::{
-        net::sockets::words::{
-            self, write_family, write_inet, write_ip, write_protocol, write_sk_state,
-        },
-        text::Line,
+        net::sockets::words::{address, is_inet, shutdown},
+        text::Text,
     },
 };
-
-fn write_id<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    line.id("id", net.id())
-        .number("inode", net.inode)
-        .number("netns", net.netns.into())
-}
+use kernel::prelude::*;
 
 /// One end of a connection, or of a packet's way.
-fn write_end<'t>(
-    line: Line<'t>,
-    key: &'static str,
-    net: &NetPart,
-    end: &[u8; 16],
-    port: u16,
-) -> Line<'t> {
-    if !net.has(net_flag::ADDRESS) {
-        return line.string(key, b"");
-    }
-    match net.has(net_flag::PORTS) {
-        true => write_inet(line, key, net.family, end, port),
-        false => write_ip(line, key, net.family, end),
+fn end(net: &NetPart, end: &[u8; 16], port: u16) -> Address {
+    match net.has(net_flag::ADDRESS) {
+        true => address(net.family, end, net.has(net_flag::PORTS).then_some(port)),
+        false => Address::default(),
     }
 }
 
-fn write_ends<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    let line = write_end(line, "local", net, &net.local, net.local_port);
-    // As in `sockets`: who is not connected has none.
-    if net.remote_port == 0 {
-        return line.string("remote", b"");
-    }
-    write_end(line, "remote", net, &net.remote, net.remote_port)
-}
-
-fn write_sock<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    let line = write_family(write_id(line, net), net.family);
-    let line = write_protocol(line, "protocol", net.family, net.protocol);
-    write_ends(line, net)
-}
-
-pub(super) fn write_reason<'t>(line: Line<'t>, reason: u32, name: &[u8]) -> Line<'t> {
-    if name.is_empty() {
-        line.numbered("reason", "reason_", reason.into())
-    } else {
-        line.word("reason", name)
+fn sock(net: &NetPart) -> Sock {
+    Sock {
+        id: net.id().into(),
+        inode: net.inode.into(),
+        netns: net.netns.into(),
+        family: Family::new(net.family.into()),
+        protocol: Protocol::of(is_inet(net.family), net.protocol),
+        local: end(net, &net.local, net.local_port),
+        remote: match net.remote_port {
+            // As in `sockets`: who is not connected has none.
+            0 => Address::default(),
+            port => end(net, &net.remote, port),
+        },
     }
 }
 
-pub(super) fn write_state<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    let line = write_sk_state(write_sock(line, net), "old", net.old_state);
-    write_sk_state(line, "new", net.state)
+/// Why something happened: by a name, or by a number where there is none. The name is the first of the strings.
+pub(super) fn reason(number: u32, name: &[u8]) -> Reason {
+    match name.len() {
+        0 => Reason::number(number),
+        len => Reason::at(0, len),
+    }
 }
 
-pub(super) fn write_reset<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    let line = match net.state {
-        0 => write_sock(line, net).word("sk_state", b"none"),
-        state => write_sk_state(write_sock(line, net), "sk_state", state),
+#[inline(never)]
+pub(super) fn write_state(place: Place, net: &NetPart, text: &mut Text) -> Result {
+    let record = events::TcpState {
+        place,
+        sock: sock(net),
+        old: SkState::new(net.old_state.into()),
+        new: SkState::new(net.state.into()),
     };
-    if net.has(net_flag::SENT) {
-        write_reason(line.word("way", b"sent"), net.reason, net.reset_reason())
-    } else {
-        line.word("way", b"received").word("reason", b"none")
-    }
+    text.put(&record, &[])
 }
 
-pub(super) fn write_drop<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    let mut name = [0; NAME_MAX];
-    let line = write_reason(write_id(line, net), net.reason, net.drop_reason(&mut name))
-        .string("location", net.location(&mut name))
-        .hex16("protocol", net.ethertype)
-        .number("len", net.len.into())
-        .number("iif", net.iif.into());
-    let line = match net.has(net_flag::ADDRESS) {
-        true => write_protocol(line, "transport", net.family, net.protocol),
-        false => line.word("transport", b"none"),
+#[inline(never)]
+pub(super) fn write_reset(place: Place, net: &NetPart, text: &mut Text) -> Result {
+    let mut name: &[u8] = b"";
+    let (way, reason) = match net.has(net_flag::SENT) {
+        true => {
+            name = net.reset_reason();
+            (Way::SENT, reason(net.reason, name))
+        }
+        false => (Way::RECEIVED, Reason::NONE),
     };
-    let line = write_end(line, "from", net, &net.local, net.local_port);
-    write_end(line, "to", net, &net.remote, net.remote_port)
+    let record = events::Reset {
+        place,
+        sock: sock(net),
+        sk_state: match net.state {
+            0 => SkState::NONE,
+            state => SkState::new(state.into()),
+        },
+        way,
+        reason,
+    };
+    text.put(&record, &[name])
+}
+
+#[inline(never)]
+pub(super) fn write_drop(place: Place, net: &NetPart, text: &mut Text) -> Result {
+    let (mut name, mut symbol) = ([0; NAME_MAX], [0; NAME_MAX]);
+    let names = [net.drop_reason(&mut name), net.location(&mut symbol)];
+    put_drop(place, net, names, text)
+}
+
+/// Writes it, with its reason and its location.
+// Not in the frame of the names.
+#[inline(never)]
+fn put_drop(place: Place, net: &NetPart, names: [&[u8]; 2], text: &mut Text) -> Result {
+    let [name, location] = names;
+    let record = events::Drop {
+        place,
+        id: net.id().into(),
+        inode: net.inode.into(),
+        netns: net.netns.into(),
+        reason: reason(net.reason, name),
+        location: Str::at(name.len(), location.len()),
+        protocol: net.ethertype.into(),
+        len: net.len.into(),
+        iif: net.iif.into(),
+        transport: match net.has(net_flag::ADDRESS) {
+            true => Protocol::of(is_inet(net.family), net.protocol),
+            false => Protocol::NONE,
+        },
+        from: end(net, &net.local, net.local_port),
+        to: end(net, &net.remote, net.remote_port),
+    };
+    text.put(&record, &names)
 }
 
 /// What is queued, and which directions are shut.
-fn write_queues<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    let line = write_sk_state(write_sock(line, net), "sk_state", net.state);
-    words::write_shutdown(line, "shutdown", net.shutdown)
-        .number("rx_bytes", net.rx_bytes.into())
-        .number("rx_packets", net.rx_packets.into())
-        .number("tx_bytes", net.tx_bytes.into())
-        .number("unsent", net.unsent.into())
-        .number("wmem", net.wmem.into())
+fn queues(net: &NetPart) -> Queues {
+    Queues {
+        sk_state: SkState::new(net.state.into()),
+        shutdown: shutdown(net.shutdown),
+        rx_bytes: net.rx_bytes.into(),
+        rx_packets: net.rx_packets.into(),
+        tx_bytes: net.tx_bytes.into(),
+        unsent: net.unsent.into(),
+        wmem: net.wmem.into(),
+    }
 }
 
-pub(super) fn write_shutdown<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    // include/uapi/linux/net.h
-    const NAMES: [&[u8]; 3] = [b"RD", b"WR", b"RDWR"];
-    let line = match NAMES.get(usize::from(net.how)) {
-        Some(name) => line.word("how", name),
-        None => line.numbered("how", "how_", net.how.into()),
+#[inline(never)]
+pub(super) fn write_shutdown(place: Place, who: Who, net: &NetPart, text: &mut Text) -> Result {
+    let record = events::ShutdownCall {
+        place,
+        who,
+        how: How::new(net.how.into()),
+        sock: sock(net),
+        queues: queues(net),
     };
-    write_queues(line, net)
+    text.put(&record, &[])
 }
 
-pub(super) fn write_close<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    let line = line
-        .flag("exiting", net.has(net_flag::EXITING))
-        .number("refs", net.refs.into());
-    write_queues(line, net)
+#[inline(never)]
+pub(super) fn write_close(place: Place, who: Who, net: &NetPart, text: &mut Text) -> Result {
+    let record = events::Close {
+        place,
+        who,
+        exiting: net.has(net_flag::EXITING).into(),
+        refs: net.refs.into(),
+        sock: sock(net),
+        queues: queues(net),
+    };
+    text.put(&record, &[])
 }
 
-pub(super) fn write_release<'t>(line: Line<'t>, net: &NetPart) -> Line<'t> {
-    write_queues(line, net)
+#[inline(never)]
+pub(super) fn write_release(place: Place, who: Who, net: &NetPart, text: &mut Text) -> Result {
+    let record = events::Release {
+        place,
+        who,
+        sock: sock(net),
+        queues: queues(net),
+    };
+    text.put(&record, &[])
 }

@@ -2,105 +2,98 @@
 
 //! A packet at a point of its way, in the words of the reports `skbs` and `sockets`.
 
-use super::net::write_reason;
+use super::net::reason;
 use crate::object::trace::event::{packet_flag, point};
 use crate::{
     object::{trace::event::Packet, trace::names::NAME_MAX},
+    records::{
+        events::{self, Place, Point},
+        skbs::Fclone,
+        sockets::Protocol,
+        Address, Offset, Reason, Str,
+    },
     report::{
-        net::sockets::words::{write_inet, write_ip, write_protocol},
-        text::Line,
+        net::sockets::words::{address, is_inet},
+        text::Text,
     },
 };
+use kernel::prelude::*;
 
-fn write_point<'t>(line: Line<'t>, packet: &Packet) -> Line<'t> {
-    let name: &[u8] = match packet.point {
-        point::OUTPUT => b"output",
-        point::QUEUE => b"queue",
-        point::TRANSMIT => b"transmit",
-        point::GRO => b"gro",
-        point::RECEIVE => b"receive",
-        point::IP => b"ip",
-        point::TRANSPORT => b"transport",
-        point::COPY => b"copy",
-        point::CONSUME => b"consume",
-        point::DROP => b"drop",
-        _ => b"free",
-    };
-    line.word("point", name)
-}
-
-fn write_end<'t>(
-    line: Line<'t>,
-    key: &'static str,
-    packet: &Packet,
-    end: &[u8; 16],
-    port: u16,
-) -> Line<'t> {
-    if !packet.has(packet_flag::ADDRESS) {
-        return line.string(key, b"");
-    }
-    match packet.has(packet_flag::PORTS) {
-        true => write_inet(line, key, packet.family, end, port),
-        false => write_ip(line, key, packet.family, end),
+fn end(packet: &Packet, end: &[u8; 16], port: u16) -> Address {
+    match packet.has(packet_flag::ADDRESS) {
+        true => address(
+            packet.family,
+            end,
+            packet.has(packet_flag::PORTS).then_some(port),
+        ),
+        false => Address::default(),
     }
 }
 
 /// The kernel's sentinel is distinguished from what was set to it by nobody: a header at 0 would leave no
 /// room for any before it.
-fn write_header<'t>(line: Line<'t>, key: &'static str, raw: u16) -> Line<'t> {
-    line.offset(key, raw, raw != u16::MAX && raw != 0)
+fn header(raw: u16) -> Offset {
+    Offset::of(raw, raw != u16::MAX && raw != 0)
 }
 
-pub(super) fn write<'t>(line: Line<'t>, packet: &Packet) -> Line<'t> {
-    let mut name = [0; NAME_MAX];
-    let line = write_point(line, packet)
-        .id("skb", packet.skb_id())
-        .id("head", packet.head_id())
-        .id("id", packet.sock_id())
-        .number("inode", packet.inode)
-        .number("netns", packet.netns.into())
-        .number("device", packet.device.into());
-    let line = match packet.point {
-        point::DROP => write_reason(line, packet.reason, packet.drop_reason(&mut name)),
-        _ => line.word("reason", b"none"),
+#[inline(never)]
+pub(super) fn write(place: Place, packet: &Packet, text: &mut Text) -> Result {
+    let (mut name, mut symbol) = ([0; NAME_MAX], [0; NAME_MAX]);
+    let name = match packet.point {
+        point::DROP => packet.drop_reason(&mut name),
+        _ => b"",
     };
-    let line = line
-        .string("location", packet.location(&mut name))
-        .hex16("protocol", packet.ethertype);
-    let line = match packet.has(packet_flag::ADDRESS) {
-        true => write_protocol(line, "carries", packet.family, packet.protocol.into()),
-        false => line.word("carries", b"none"),
-    };
-    let line = write_end(line, "from", packet, &packet.from, packet.from_port);
-    let line = write_end(line, "to", packet, &packet.to, packet.to_port)
-        .number("sequence", packet.sequence.into())
-        .number("len", packet.len.into())
-        .number("data_len", packet.data_len.into())
-        .number("truesize", packet.truesize.into())
-        .number("copied", packet.copied.into())
-        .number("gso_size", packet.gso_size.into())
-        .number("gso_segs", packet.gso_segs.into())
-        .number("data", packet.data.into())
-        .number("tail", packet.tail.into())
-        .number("end", packet.end.into())
-        .offset("mac", packet.mac, packet.mac != u16::MAX);
-    let line = write_header(line, "network", packet.network);
-    let line = write_header(line, "transport", packet.transport);
-    let line = write_header(line, "inner_mac", packet.inner_mac);
-    let line = write_header(line, "inner_network", packet.inner_network);
-    write_header(line, "inner_transport", packet.inner_transport)
-        .flag("cloned", packet.has(packet_flag::CLONED))
-        .flag("shared", packet.has(packet_flag::SHARED))
-        .flag("fragment", packet.has(packet_flag::FRAGMENT))
-        .word("fclone", fclone(packet.fclone))
+    put(place, packet, [name, packet.location(&mut symbol)], text)
 }
 
-/// Whether it was made together with room for a clone, or is that clone.
-fn fclone(raw: u8) -> &'static [u8] {
-    // include/linux/skbuff.h
-    match raw {
-        0 => b"none",
-        1 => b"original",
-        _ => b"clone",
-    }
+/// Writes it, with its reason and its location.
+// Not in the frame of the names.
+#[inline(never)]
+fn put(place: Place, packet: &Packet, names: [&[u8]; 2], text: &mut Text) -> Result {
+    let [name, location] = names;
+    let reason = match packet.point {
+        point::DROP => reason(packet.reason, name),
+        _ => Reason::NONE,
+    };
+    let record = events::Packet {
+        place,
+        point: Point::new(packet.point.min(point::FREE).into()),
+        skb: packet.skb_id().into(),
+        head: packet.head_id().into(),
+        id: packet.sock_id().into(),
+        inode: packet.inode.into(),
+        netns: packet.netns.into(),
+        device: packet.device.into(),
+        reason,
+        location: Str::at(name.len(), location.len()),
+        protocol: packet.ethertype.into(),
+        carries: match packet.has(packet_flag::ADDRESS) {
+            true => Protocol::of(is_inet(packet.family), packet.protocol.into()),
+            false => Protocol::NONE,
+        },
+        from: end(packet, &packet.from, packet.from_port),
+        to: end(packet, &packet.to, packet.to_port),
+        sequence: packet.sequence.into(),
+        len: packet.len.into(),
+        data_len: packet.data_len.into(),
+        truesize: packet.truesize.into(),
+        copied: packet.copied.into(),
+        gso_size: packet.gso_size.into(),
+        gso_segs: packet.gso_segs.into(),
+        data: packet.data.into(),
+        tail: packet.tail.into(),
+        end: packet.end.into(),
+        mac: Offset::of(packet.mac, packet.mac != u16::MAX),
+        network: header(packet.network),
+        transport: header(packet.transport),
+        inner_mac: header(packet.inner_mac),
+        inner_network: header(packet.inner_network),
+        inner_transport: header(packet.inner_transport),
+        cloned: packet.has(packet_flag::CLONED).into(),
+        shared: packet.has(packet_flag::SHARED).into(),
+        fragment: packet.has(packet_flag::FRAGMENT).into(),
+        // include/linux/skbuff.h
+        fclone: Fclone::new(packet.fclone.min(2).into()),
+    };
+    text.put(&record, &names)
 }

@@ -10,10 +10,11 @@ use crate::object::{
     process::Owner,
     sync::id::Id,
 };
+use crate::records::{common::ReportName, memory};
 use crate::report::{
     gfp,
     memory::walk::{self, Begun, Head, InChain, VmaReport, Walked},
-    text::{Line, Text},
+    text::Text,
     Fault, Step,
 };
 use kernel::{mm::virt::VmaRef, prelude::*};
@@ -95,7 +96,6 @@ pub(crate) struct Members {
 
 impl VmaReport for Members {
     type Item = Item;
-    const NAME: &'static [u8] = b"anon_vma";
     const ITEMS: usize = ITEMS;
     const ROOM: usize = 1;
 
@@ -189,15 +189,19 @@ impl VmaReport for Members {
         item.emit(names, text)
     }
 
-    fn write_summary<'t>(&self, line: Line<'t>, walked: &Walked) -> Line<'t> {
+    fn write_summary(&self, walked: &Walked, text: &mut Text) -> Result {
         let totals = &self.totals;
-        line.number("vmas", walked.vmas)
-            .number("chained", totals.chained)
-            .number("avcs", totals.avcs)
-            .number("anon_vmas", totals.anon_vmas)
-            .number("members", totals.members)
-            .number("moved", walked.moved)
-            .number("cut", 0)
+        let record = memory::AnonVmaSummary {
+            report: ReportName::ANON_VMA,
+            vmas: walked.vmas.into(),
+            chained: totals.chained.into(),
+            avcs: totals.avcs.into(),
+            anon_vmas: totals.anon_vmas.into(),
+            members: totals.members.into(),
+            moved: walked.moved.into(),
+            cut: 0u64.into(),
+        };
+        text.put(&record, &[])
     }
 }
 
@@ -370,47 +374,58 @@ impl Item {
                 own,
                 chain,
             } => {
-                let line = head
-                    .begin_record(text, "vma")
-                    .hex("pgoff", *pgoff)
-                    .hex("anon_pgoff", *anon_pgoff)
-                    .id("anon_vma", *own)
-                    .number("chain", *chain as u64);
-                head.end_record(line, names)
+                let (name, bytes) = head.name(names);
+                let record = memory::Vma {
+                    bounds: head.bounds(),
+                    pgoff: (*pgoff).into(),
+                    anon_pgoff: (*anon_pgoff).into(),
+                    anon_vma: (*own).into(),
+                    chain: (*chain).into(),
+                    name,
+                };
+                text.put(&record, &[bytes])
             }
             Self::Avc {
                 vma,
                 anon_vma,
                 own,
                 here,
-            } => text
-                .record("avc")
-                .hex("vma", *vma)
-                .id("anon_vma", *anon_vma)
-                .flag("own", *own)
-                .flag("here", *here)
-                .end(),
-            Self::AnonVma { id, info, members } => text
-                .record("anon_vma")
-                .id("id", *id)
-                .id("root", info.root)
-                .id("parent", info.parent)
-                .number("depth", info.depth.into())
-                .number("children", info.children as u64)
-                .number("active_vmas", info.active_vmas as u64)
-                .signed("refcount", info.refcount.into())
-                .number("members", *members as u64)
-                .end(),
+            } => {
+                let record = memory::Avc {
+                    vma: (*vma).into(),
+                    anon_vma: (*anon_vma).into(),
+                    own: (*own).into(),
+                    here: (*here).into(),
+                };
+                text.put(&record, &[])
+            }
+            Self::AnonVma { id, info, members } => {
+                let record = memory::AnonVma {
+                    id: (*id).into(),
+                    root: info.root.into(),
+                    parent: info.parent.into(),
+                    depth: info.depth.into(),
+                    children: info.children.into(),
+                    active_vmas: info.active_vmas.into(),
+                    refcount: info.refcount.into(),
+                    members: (*members).into(),
+                };
+                text.put(&record, &[])
+            }
             Self::Member {
                 anon_vma,
                 vma,
                 owner,
-            } => owner
-                .write(text.record("member").id("anon_vma", *anon_vma), vma.mm)
-                .hex("start", vma.start)
-                .hex("end", vma.end)
-                .hex("anon_pgoff", vma.key)
-                .end(),
+            } => {
+                let record = memory::Member {
+                    anon_vma: (*anon_vma).into(),
+                    owner: owner.record(vma.mm),
+                    start: vma.start.into(),
+                    end: vma.end.into(),
+                    anon_pgoff: vma.key.into(),
+                };
+                text.put(&record, &[])
+            }
         }
     }
 }

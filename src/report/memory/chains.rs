@@ -15,9 +15,10 @@ use crate::object::{
     memory::page::{is_hugetlb, Entries, Kind},
     sync::id::Id,
 };
+use crate::records::{common::ReportName, memory};
 use crate::report::{
     memory::walk::{self, Begun, Head, InChain, VmaReport, Walked},
-    text::{Line, Text},
+    text::Text,
     Fault, Step,
 };
 use kernel::{mm::virt::VmaRef, page::PAGE_SIZE, prelude::*};
@@ -83,7 +84,6 @@ pub(crate) struct Chains {
 
 impl VmaReport for Chains {
     type Item = Item;
-    const NAME: &'static [u8] = b"chains";
     const ITEMS: usize = 2048;
     const ROOM: usize = 2;
 
@@ -160,20 +160,24 @@ impl VmaReport for Chains {
         item.emit(names, text)
     }
 
-    fn write_summary<'t>(&self, line: Line<'t>, walked: &Walked) -> Line<'t> {
+    fn write_summary(&self, walked: &Walked, text: &mut Text) -> Result {
         let totals = &self.totals;
-        line.id("mm", walked.mm)
-            .number("vmas", walked.vmas)
-            .number("chained", totals.chained)
-            .number("links", totals.links)
-            .number("runs", totals.runs)
-            .number("pages", totals.pages)
-            .number("other", totals.other)
-            .number("hugetlb", totals.hugetlb)
-            .number("anon_vma_bytes", ANON_VMA_BYTES as u64)
-            .number("avc_bytes", AVC_BYTES as u64)
-            .number("moved", walked.moved)
-            .number("cut", 0)
+        let record = memory::ChainsSummary {
+            report: ReportName::CHAINS,
+            mm: walked.mm.into(),
+            vmas: walked.vmas.into(),
+            chained: totals.chained.into(),
+            links: totals.links.into(),
+            runs: totals.runs.into(),
+            pages: totals.pages.into(),
+            other: totals.other.into(),
+            hugetlb: totals.hugetlb.into(),
+            anon_vma_bytes: ANON_VMA_BYTES.into(),
+            avc_bytes: AVC_BYTES.into(),
+            moved: walked.moved.into(),
+            cut: 0u64.into(),
+        };
+        text.put(&record, &[])
     }
 }
 
@@ -242,38 +246,45 @@ impl Item {
                 root,
                 links,
             } => {
-                let line = head
-                    .begin_record(text, "chain")
-                    .hex("anon_pgoff", *anon_pgoff)
-                    .id("anon_vma", *own)
-                    .id("root", *root)
-                    .number("links", *links as u64);
-                head.end_record(line, names)
+                let (name, bytes) = head.name(names);
+                let record = memory::Chain {
+                    bounds: head.bounds(),
+                    anon_pgoff: (*anon_pgoff).into(),
+                    anon_vma: (*own).into(),
+                    root: (*root).into(),
+                    links: (*links).into(),
+                    name,
+                };
+                text.put(&record, &[bytes])
             }
             Self::Link {
                 vma,
                 anon_vma,
                 own,
                 info,
-            } => text
-                .record("link")
-                .hex("vma", *vma)
-                .id("anon_vma", *anon_vma)
-                .flag("own", *own)
-                .id("parent", info.parent)
-                .number("depth", info.depth.into())
-                .number("children", info.children as u64)
-                .number("active_vmas", info.active_vmas as u64)
-                .signed("refcount", info.refcount.into())
-                .end(),
-            Self::Run { vma, run } => text
-                .record("run")
-                .hex("vma", *vma)
-                .hex("address", run.address)
-                .number("pages", run.pages as u64)
-                .id("anon_vma", run.anon_vma)
-                .number("mapcount", run.mapcount.into())
-                .end(),
+            } => {
+                let record = memory::Link {
+                    vma: (*vma).into(),
+                    anon_vma: (*anon_vma).into(),
+                    own: (*own).into(),
+                    parent: info.parent.into(),
+                    depth: info.depth.into(),
+                    children: info.children.into(),
+                    active_vmas: info.active_vmas.into(),
+                    refcount: info.refcount.into(),
+                };
+                text.put(&record, &[])
+            }
+            Self::Run { vma, run } => {
+                let record = memory::Run {
+                    vma: (*vma).into(),
+                    address: run.address.into(),
+                    pages: run.pages.into(),
+                    anon_vma: run.anon_vma.into(),
+                    mapcount: run.mapcount.into(),
+                };
+                text.put(&record, &[])
+            }
         }
     }
 }

@@ -12,11 +12,15 @@ use crate::object::{
     process::Owner,
     sync::id::Id,
 };
+use crate::records::{
+    common::ReportName,
+    memory::{self, CowSummary, PageCounts},
+};
 use crate::report::{
     gfp,
     memory::page::{self, Group, Groups, WINDOW},
     memory::walk::{self, Head, VmaReport, Walked},
-    text::{Line, Text},
+    text::Text,
     Fault, Step,
 };
 use core::cell::Cell;
@@ -71,20 +75,22 @@ impl Counts {
         self.other += more.other;
     }
 
-    fn write<'t>(&self, line: Line<'t>) -> Line<'t> {
-        line.number("anon", self.anon)
-            .number("exclusive", self.exclusive)
-            .number("shared", self.anon - self.exclusive)
-            .number("own", self.own)
-            .number("unknown", self.unknown)
-            .number("inherited", self.anon - self.own - self.unknown)
-            .number("huge", self.huge)
-            .number("file", self.file)
-            .number("zero", self.zero)
-            .number("ksm", self.ksm)
-            .number("swap", self.swap)
-            .number("migration", self.migration)
-            .number("other", self.other)
+    fn record(&self) -> PageCounts {
+        PageCounts {
+            anon: self.anon.into(),
+            exclusive: self.exclusive.into(),
+            shared: (self.anon - self.exclusive).into(),
+            own: self.own.into(),
+            unknown: self.unknown.into(),
+            inherited: (self.anon - self.own - self.unknown).into(),
+            huge: self.huge.into(),
+            file: self.file.into(),
+            zero: self.zero.into(),
+            ksm: self.ksm.into(),
+            swap: self.swap.into(),
+            migration: self.migration.into(),
+            other: self.other.into(),
+        }
     }
 }
 
@@ -134,7 +140,6 @@ pub(crate) struct Cow {
 
 impl VmaReport for Cow {
     type Item = Item;
-    const NAME: &'static [u8] = b"cow";
     /// Some VMAs that share nothing, or one that shares with as many as are emitted.
     const ITEMS: usize = MAX_SHARERS + 64;
     const ROOM: usize = MAX_SHARERS + 1;
@@ -193,29 +198,39 @@ impl VmaReport for Cow {
             Item::Cow(head, counts, moved) => {
                 self.totals.emitted += 1;
                 self.totals.counts.add(counts);
-                let line = counts.write(head.begin_record(text, "cow"));
-                head.end_record(line.number("moved", *moved), names)
+                let (name, bytes) = head.name(names);
+                let record = memory::Cow {
+                    bounds: head.bounds(),
+                    counts: counts.record(),
+                    moved: (*moved).into(),
+                    name,
+                };
+                text.put(&record, &[bytes])
             }
-            Item::Share { vma, sharer } => sharer
-                .owner
-                .write(text.record("share").hex("vma", *vma), sharer.mm)
-                .number("pages", sharer.pages)
-                .end(),
+            Item::Share { vma, sharer } => {
+                let record = memory::Share {
+                    vma: (*vma).into(),
+                    owner: sharer.owner.record(sharer.mm),
+                    pages: sharer.pages.into(),
+                };
+                text.put(&record, &[])
+            }
         }
     }
 
-    fn write_summary<'t>(&self, line: Line<'t>, walked: &Walked) -> Line<'t> {
+    fn write_summary(&self, walked: &Walked, text: &mut Text) -> Result {
         let totals = &self.totals;
-        let line = line
-            .number("vmas", walked.vmas)
-            .number("told", totals.emitted)
-            .number("public", totals.public)
-            .number("hugetlb", totals.hugetlb);
-        totals
-            .counts
-            .write(line)
-            .number("moved", walked.moved)
-            .number("cut", totals.cut)
+        let record = CowSummary {
+            report: ReportName::COW,
+            vmas: walked.vmas.into(),
+            told: totals.emitted.into(),
+            public: totals.public.into(),
+            hugetlb: totals.hugetlb.into(),
+            counts: totals.counts.record(),
+            moved: walked.moved.into(),
+            cut: totals.cut.into(),
+        };
+        text.put(&record, &[])
     }
 }
 

@@ -12,6 +12,10 @@ use crate::object::{
     process::{may_see_frames, Owner, Process, Viewpoint},
     sync::id::Id,
 };
+use crate::records::{
+    common::ReportName,
+    memory::{self, FolioFlags, PageKind, PageSummary, Swap},
+};
 use crate::report::{gfp, text::Text, Fault, Step, CHUNK_TEXT};
 use core::ops::Range;
 use kernel::{mm::virt::VmaRef, page::PAGE_SIZE, prelude::*};
@@ -127,16 +131,17 @@ impl Walk {
         let step = self.step;
         if step == Step::Done {
             let totals = &self.totals;
-            text.record("summary")
-                .word("report", b"page")
-                .number("pages", totals.pages)
-                .number("empty", totals.empty)
-                .number("unmapped", totals.unmapped)
-                .number("hugetlb", totals.hugetlb)
-                .number("mappers", totals.mappers)
-                .number("moved", totals.moved)
-                .number("cut", totals.cut)
-                .end()?;
+            let record = PageSummary {
+                report: ReportName::PAGE,
+                pages: totals.pages.into(),
+                empty: totals.empty.into(),
+                unmapped: totals.unmapped.into(),
+                hugetlb: totals.hugetlb.into(),
+                mappers: totals.mappers.into(),
+                moved: totals.moved.into(),
+                cut: totals.cut.into(),
+            };
+            text.put(&record, &[])?;
         }
         Ok(step)
     }
@@ -330,14 +335,15 @@ impl Walk {
                 self.mapper = mapper.next;
                 self.totals.mappers += 1;
                 let page = self.entries.get(mapper.entry).address();
-                mapper
-                    .owner
-                    .write(text.record("mapper").hex("page", page), mapper.mm)
-                    .hex("at", mapper.at)
-                    .flag("writable", mapper.writable)
-                    .flag("dirty", mapper.dirty)
-                    .flag("accessed", mapper.accessed)
-                    .end()?;
+                let record = memory::Mapper {
+                    page: page.into(),
+                    owner: mapper.owner.record(mapper.mm),
+                    at: mapper.at.into(),
+                    writable: mapper.writable.into(),
+                    dirty: mapper.dirty.into(),
+                    accessed: mapper.accessed.into(),
+                };
+                text.put(&record, &[])?;
                 continue;
             }
             if self.emitted == self.entries.len() {
@@ -355,36 +361,37 @@ impl Walk {
         self.mapper = found.first;
         self.totals.pages += 1;
         self.totals.moved += u64::from(found.moved);
-        let mut line = text
-            .record("page")
-            .hex("address", entry.address())
-            .word("kind", kind_word(entry.kind()));
-        if entry.kind() == Kind::Swap {
+        let swap = (entry.kind() == Kind::Swap).then(|| {
             let (device, slot) = entry.swap();
-            line = line
-                .number("swap_type", device.into())
-                .number("swap_offset", slot as u64);
-        }
+            Swap {
+                swap_type: device.into(),
+                swap_offset: slot.into(),
+            }
+        });
         let pfn = if self.frames { entry.pfn() as u64 } else { 0 };
-        line = line
-            .number("pfn", pfn)
-            .number("order", entry.order().into())
-            .number("place", entry.place().into())
-            .hex("index", entry.index())
-            .number("mapcount", entry.mapcount().into())
-            .number("folio_mapcount", entry.folio_mapcount().into())
-            .flag("exclusive", entry.exclusive())
-            .flag("huge", entry.huge())
-            .flag("writable", entry.writable())
-            .flag("dirty", entry.dirty())
-            .flag("accessed", entry.accessed())
-            .id("mapping", entry.mapping());
-        flags(line, entry.flags())
-            .flag("walked", found.walked)
-            .number("visited", found.visited.into())
-            .number("found", found.mappers.into())
-            .flag("moved", found.moved)
-            .end()
+        let record = memory::Page {
+            address: entry.address().into(),
+            kind: page_kind(entry.kind()),
+            swap: swap.into(),
+            pfn: pfn.into(),
+            order: entry.order().into(),
+            place: entry.place().into(),
+            index: entry.index().into(),
+            mapcount: entry.mapcount().into(),
+            folio_mapcount: entry.folio_mapcount().into(),
+            exclusive: entry.exclusive().into(),
+            huge: entry.huge().into(),
+            writable: entry.writable().into(),
+            dirty: entry.dirty().into(),
+            accessed: entry.accessed().into(),
+            mapping: entry.mapping().into(),
+            flags: folio_flags(entry.flags()),
+            walked: found.walked.into(),
+            visited: found.visited.into(),
+            found: found.mappers.into(),
+            moved: found.moved.into(),
+        };
+        text.put(&record, &[])
     }
 }
 
@@ -528,42 +535,37 @@ pub(in crate::report) fn afford(
     stopped
 }
 
-fn kind_word(kind: Kind) -> &'static [u8] {
+fn page_kind(kind: Kind) -> PageKind {
     match kind {
-        Kind::Anon => b"anon",
-        Kind::File => b"file",
-        Kind::Ksm => b"ksm",
-        Kind::Zero => b"zero",
-        Kind::Special => b"special",
-        Kind::Swap => b"swap",
-        Kind::Migration => b"migration",
-        Kind::Device => b"device",
-        Kind::Hwpoison => b"hwpoison",
-        Kind::Marker => b"marker",
-        Kind::Kernel => b"kernel",
+        Kind::Anon => PageKind::ANON,
+        Kind::File => PageKind::FILE,
+        Kind::Ksm => PageKind::KSM,
+        Kind::Zero => PageKind::ZERO,
+        Kind::Special => PageKind::SPECIAL,
+        Kind::Swap => PageKind::SWAP,
+        Kind::Migration => PageKind::MIGRATION,
+        Kind::Device => PageKind::DEVICE,
+        Kind::Hwpoison => PageKind::HWPOISON,
+        Kind::Marker => PageKind::MARKER,
+        Kind::Kernel => PageKind::KERNEL,
     }
 }
 
-/// The folio's flags as a word: names with commas between.
-fn flags(line: crate::report::text::Line<'_>, set: usize) -> crate::report::text::Line<'_> {
-    const NAMES: [(usize, &[u8]); 11] = [
-        (flag::LOCKED, b"locked"),
-        (flag::REFERENCED, b"referenced"),
-        (flag::UPTODATE, b"uptodate"),
-        (flag::DIRTY, b"dirty"),
-        (flag::LRU, b"lru"),
-        (flag::ACTIVE, b"active"),
-        (flag::SWAPBACKED, b"swapbacked"),
-        (flag::SWAPCACHE, b"swapcache"),
-        (flag::WRITEBACK, b"writeback"),
-        (flag::UNEVICTABLE, b"unevictable"),
-        (flag::MLOCKED, b"mlocked"),
+/// The folio's flags, as records have them.
+fn folio_flags(set: usize) -> FolioFlags {
+    const FLAGS: [(usize, u64); 11] = [
+        (flag::LOCKED, FolioFlags::LOCKED),
+        (flag::REFERENCED, FolioFlags::REFERENCED),
+        (flag::UPTODATE, FolioFlags::UPTODATE),
+        (flag::DIRTY, FolioFlags::DIRTY),
+        (flag::LRU, FolioFlags::LRU),
+        (flag::ACTIVE, FolioFlags::ACTIVE),
+        (flag::SWAPBACKED, FolioFlags::SWAPBACKED),
+        (flag::SWAPCACHE, FolioFlags::SWAPCACHE),
+        (flag::WRITEBACK, FolioFlags::WRITEBACK),
+        (flag::UNEVICTABLE, FolioFlags::UNEVICTABLE),
+        (flag::MLOCKED, FolioFlags::MLOCKED),
     ];
-    line.words(
-        "flags",
-        NAMES
-            .iter()
-            .filter(|(flag, _)| set & flag != 0)
-            .map(|(_, name)| *name),
-    )
+    let flags = FLAGS.iter().filter(|(flag, _)| set & flag != 0);
+    FolioFlags::new(flags.fold(0, |all, (_, flag)| all | flag))
 }

@@ -14,11 +14,8 @@ use crate::object::{
     process::{Process, Viewpoint},
     sync::id::Id,
 };
-use crate::report::{
-    gfp,
-    text::{Line, Text},
-    Fault, Step, CHUNK_TEXT,
-};
+use crate::records::{common::Bounds, Short, Str};
+use crate::report::{gfp, text::Text, Fault, Step, CHUNK_TEXT};
 use core::ops::Range;
 use kernel::{mm::virt::VmaRef, prelude::*};
 
@@ -41,8 +38,6 @@ const CHUNK_PIECES: usize = 64;
 pub(crate) trait VmaReport: Sized {
     /// What is collected under the locks, to be emitted when they were dropped.
     type Item;
-    /// The report's name.
-    const NAME: &'static [u8];
     /// How many items are collected in one hold of the locks.
     const ITEMS: usize;
     /// How many there must be room for where a VMA begins.
@@ -77,8 +72,8 @@ pub(crate) trait VmaReport: Sized {
 
     fn emit(&mut self, item: &Self::Item, names: &[u8], text: &mut Text) -> Result;
 
-    /// What the summary says.
-    fn write_summary<'t>(&self, line: Line<'t>, walked: &Walked) -> Line<'t>;
+    /// Writes the summary.
+    fn write_summary(&self, walked: &Walked, text: &mut Text) -> Result;
 }
 
 /// Where a walk has been.
@@ -101,21 +96,19 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Begins a record with it.
-    pub(in crate::report) fn begin_record<'t>(
-        &self,
-        text: &'t mut Text,
-        kind: &'static str,
-    ) -> Line<'t> {
-        text.record(kind)
-            .hex("start", self.start)
-            .hex("end", self.end)
-            .word("perms", &self.perms)
+    /// Its bounds and permissions.
+    pub(in crate::report) fn bounds(&self) -> Bounds {
+        Bounds {
+            start: self.start.into(),
+            end: self.end.into(),
+            perms: Short::of(&self.perms),
+        }
     }
 
-    /// Ends that record.
-    pub(in crate::report) fn end_record(&self, line: Line<'_>, names: &[u8]) -> Result {
-        line.string("name", &names[self.name.clone()]).end()
+    /// Its name among those of the chunk, which is all that the strings of a record are.
+    pub(in crate::report) fn name<'n>(&self, names: &'n [u8]) -> (Str, &'n [u8]) {
+        let name = names.get(self.name.clone()).unwrap_or_default();
+        (Str::at(0, name.len()), name)
     }
 }
 
@@ -216,8 +209,7 @@ impl<R: VmaReport> Walk<R> {
             self.emitted += 1;
         }
         if self.step == Step::Done {
-            let line = text.record("summary").word("report", R::NAME);
-            self.report.write_summary(line, &self.walked).end()?;
+            self.report.write_summary(&self.walked, text)?;
         }
         Ok(self.step)
     }

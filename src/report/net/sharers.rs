@@ -12,6 +12,10 @@ use crate::object::{
     net::socket::Files,
     process::Process,
 };
+use crate::records::{
+    common::ReportName,
+    process::{self, Holds, SharersSummary},
+};
 use crate::report::{text::Text, Fault, Step, CHUNK_TEXT};
 use kernel::prelude::*;
 
@@ -63,19 +67,20 @@ impl Walk {
             self.emitted += 1;
         }
         let refs = counts.after as u64;
-        text.record("summary")
-            .word("report", b"sharers")
-            .number("tasks", found.tasks)
-            .number("fds", found.fds)
-            .number("sharers", found.sharers.len() as u64)
-            .number("refs_before", counts.before as u64)
-            .number("refs", refs)
-            .number("named", found.named)
-            .number("unnamed", refs.saturating_sub(found.named))
-            .flag("moved", counts.before != counts.after || found.named > refs)
-            .number("missed", found.missed)
-            .number("cut", found.cut)
-            .end()?;
+        let record = SharersSummary {
+            report: ReportName::SHARERS,
+            tasks: found.tasks.into(),
+            fds: found.fds.into(),
+            sharers: found.sharers.len().into(),
+            refs_before: counts.before.into(),
+            refs: refs.into(),
+            named: found.named.into(),
+            unnamed: refs.saturating_sub(found.named).into(),
+            moved: (counts.before != counts.after || found.named > refs).into(),
+            missed: found.missed.into(),
+            cut: found.cut.into(),
+        };
+        text.put(&record, &[])?;
         Ok(Step::Done)
     }
 
@@ -86,12 +91,13 @@ impl Walk {
             .ok_or(NO_DESCRIPTOR)?;
         let file = Wanted::new(file)?;
         let before = file.references();
-        text.record("file")
-            .number("fd", self.fd.into())
-            .number("inode", file.inode() as u64)
-            .flag("socket", file.socket().is_some())
-            .flag("watched", file.is_watched())
-            .end()?;
+        let record = process::File {
+            fd: self.fd.into(),
+            inode: file.inode().into(),
+            socket: file.socket().is_some().into(),
+            watched: file.is_watched().into(),
+        };
+        text.put(&record, &[])?;
         let found = file.sharers(MAX_SHARERS)?;
         let after = file.references();
         Ok((found, Counts { before, after }))
@@ -99,19 +105,17 @@ impl Walk {
 }
 
 fn emit(sharer: &Sharer, text: &mut Text) -> Result {
-    text.record("sharer")
-        .signed("pid", sharer.pid.into())
-        .string("comm", sharer.comm.bytes())
-        .number("fd", sharer.fd.into())
-        .word(
-            "holds",
-            match sharer.holder {
-                Holder::Descriptor => b"descriptor",
-                Holder::Message => b"message",
-                Holder::Ring => b"ring",
-            },
-        )
-        .id("table", sharer.table)
-        .number("counted", sharer.counted)
-        .end()
+    let record = process::Sharer {
+        pid: sharer.pid.into(),
+        comm: sharer.comm.into(),
+        fd: sharer.fd.into(),
+        holds: match sharer.holder {
+            Holder::Descriptor => Holds::DESCRIPTOR,
+            Holder::Message => Holds::MESSAGE,
+            Holder::Ring => Holds::RING,
+        },
+        table: sharer.table.into(),
+        counted: sharer.counted.into(),
+    };
+    text.put(&record, &[])
 }

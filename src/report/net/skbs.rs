@@ -13,6 +13,7 @@ use crate::object::{
     net::socket::{Child, Kind, Socket},
     sync::id::Id,
 };
+use crate::records;
 use crate::report::{gfp, text::Text, Fault, Step, CHUNK_TEXT};
 use core::ops::Range;
 use kernel::prelude::*;
@@ -111,6 +112,8 @@ pub(crate) struct Queues {
     /// its record.
     emitted: usize,
     next: Option<usize>,
+    /// The record of the current sk_buff.
+    record: KBox<records::skbs::Skb>,
     pub(in crate::report) queues: u64,
     pub(in crate::report) skbs: u64,
     pub(in crate::report) cut: u64,
@@ -132,6 +135,7 @@ impl Queues {
             },
             emitted: 0,
             next: None,
+            record: KBox::new(Default::default(), gfp())?,
             queues: 0,
             skbs: 0,
             cut: 0,
@@ -180,7 +184,8 @@ impl Queues {
                 if text.bytes().len() >= CHUNK_TEXT {
                     return Ok(Step::More);
                 }
-                emit_skb(text, self.fd, queue.name, next, skb, &self.room)?;
+                let place = (self.fd, queue.name, next);
+                emit_skb(text, place, skb, &self.room, &mut self.record)?;
                 self.skbs += 1;
                 next += 1;
                 self.next = Some(next);

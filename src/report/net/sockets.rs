@@ -18,6 +18,7 @@ use crate::object::{
     process::{interrupted, Process},
     sync::id::Id,
 };
+use crate::records::{common::ReportName, skbs::SkbsSummary, sockets, waiters::WaitersSummary};
 use crate::report::{
     gfp, net::skbs::Queues, net::waiters::Waiters, text::Text, Fault, Step, CHUNK_TEXT,
 };
@@ -135,8 +136,9 @@ impl Detail {
 /// The report in progress.
 pub(crate) struct Walk {
     next: u32,
-    /// The current socket.
+    /// The current socket, and its record.
     seen: KBox<Seen>,
+    record: KBox<sockets::Socket>,
     detail: Detail,
     fds: u64,
     sockets: u64,
@@ -151,6 +153,7 @@ impl Walk {
         Ok(Self {
             next: 0,
             seen: KBox::new(Seen::default(), gfp())?,
+            record: KBox::new(sockets::Socket::default(), gfp())?,
             detail,
             fds: 0,
             sockets: 0,
@@ -197,7 +200,7 @@ impl Walk {
                 }
                 Detail::Waiters(waiters) => waiters.look(fd, &socket),
             }
-            seen.write(text)?;
+            seen.write(&mut self.record, text)?;
             self.busy += u64::from(seen.state.is_none());
             match &mut self.detail {
                 Detail::Waiting(waiting) if seen.listens() => {
@@ -214,27 +217,42 @@ impl Walk {
     }
 
     fn summary(&self, text: &mut Text) -> Result {
-        let name: &[u8] = match self.detail {
-            Detail::Waiting(_) => b"sockets",
-            Detail::Queues(_) => b"skbs",
-            Detail::Waiters(_) => b"waiters",
-        };
-        let mut line = text
-            .record("summary")
-            .word("report", name)
-            .number("fds", self.fds)
-            .number("sockets", self.sockets);
-        let cut;
-        (line, cut) = match &self.detail {
-            Detail::Waiting(waiting) => (line.number("waiting", waiting.found), waiting.cut),
-            Detail::Queues(queues) => {
-                let line = line.number("queues", queues.queues);
-                (line.number("skbs", queues.skbs), queues.cut)
+        let (fds, sockets, busy) = (self.fds.into(), self.sockets.into(), self.busy.into());
+        match &self.detail {
+            Detail::Waiting(waiting) => {
+                let record = sockets::SocketsSummary {
+                    report: ReportName::SOCKETS,
+                    fds,
+                    sockets,
+                    waiting: waiting.found.into(),
+                    busy,
+                    cut: (self.cut + waiting.cut).into(),
+                };
+                text.put(&record, &[])
             }
-            Detail::Waiters(waiters) => (line.number("waiters", waiters.waiters), waiters.cut),
-        };
-        line.number("busy", self.busy)
-            .number("cut", self.cut + cut)
-            .end()
+            Detail::Queues(queues) => {
+                let record = SkbsSummary {
+                    report: ReportName::SKBS,
+                    fds,
+                    sockets,
+                    queues: queues.queues.into(),
+                    skbs: queues.skbs.into(),
+                    busy,
+                    cut: (self.cut + queues.cut).into(),
+                };
+                text.put(&record, &[])
+            }
+            Detail::Waiters(waiters) => {
+                let record = WaitersSummary {
+                    report: ReportName::WAITERS,
+                    fds,
+                    sockets,
+                    waiters: waiters.waiters.into(),
+                    busy,
+                    cut: (self.cut + waiters.cut).into(),
+                };
+                text.put(&record, &[])
+            }
+        }
     }
 }

@@ -8,11 +8,11 @@ use crate::object::{
     net::socket::Socket,
     net::waiters::{Functions, OwnerKind, SignalOwner, Sleeper, Target, WaitName, Waiter},
 };
-use crate::report::{
-    gfp,
-    text::{Line, Text},
-    Fault, Step, CHUNK_TEXT,
+use crate::records::{
+    waiters::{self, Call, Relay, Request, SignalTo, WaitQueue, WaitsBy},
+    Maybe, Str,
 };
+use crate::report::{gfp, text::Text, Fault, Step, CHUNK_TEXT};
 use core::ops::Range;
 use kernel::prelude::*;
 
@@ -20,10 +20,10 @@ use kernel::prelude::*;
 const MAX_SHOWN: usize = 512;
 
 /// The wait queues that there are; unix sockets have them all.
-const QUEUES: [(WaitName, &[u8]); 3] = [
-    (WaitName::Socket, b"socket"),
-    (WaitName::Room, b"room"),
-    (WaitName::Lock, b"lock"),
+const QUEUES: [(WaitName, WaitQueue); 3] = [
+    (WaitName::Socket, WaitQueue::SOCKET),
+    (WaitName::Room, WaitQueue::ROOM),
+    (WaitName::Lock, WaitQueue::LOCK),
 ];
 
 /// What the report `waiters` adds to the walk over sockets.
@@ -74,20 +74,21 @@ impl Waiters {
     // Not in the frame of the caller: a kernel stack is small.
     #[inline(never)]
     pub(in crate::report) fn emit_owner(fd: u32, owner: &SignalOwner, text: &mut Text) -> Result {
-        let kind: &[u8] = match owner.kind {
-            OwnerKind::Thread => b"thread",
-            OwnerKind::Process => b"process",
-            OwnerKind::Group => b"group",
-            OwnerKind::None if owner.is_async => b"none",
+        let to = match owner.kind {
+            OwnerKind::Thread => SignalTo::THREAD,
+            OwnerKind::Process => SignalTo::PROCESS,
+            OwnerKind::Group => SignalTo::GROUP,
+            OwnerKind::None if owner.is_async => SignalTo::NONE,
             OwnerKind::None => return Ok(()),
         };
-        text.record("signal")
-            .number("fd", fd.into())
-            .flag("async", owner.is_async)
-            .word("to", kind)
-            .signed("pid", owner.pid.into())
-            .number("signal", owner.signal.into())
-            .end()
+        let record = waiters::Signal {
+            fd: fd.into(),
+            r#async: owner.is_async.into(),
+            to,
+            pid: owner.pid.into(),
+            signal: owner.signal.into(),
+        };
+        text.put(&record, &[])
     }
 
     /// Emits what was found, from where it stopped. [`Step::More`]: the chunk is full.
@@ -99,12 +100,8 @@ impl Waiters {
                 }
                 let waiter = &self.seen[self.emitted];
                 let pos = self.emitted - range.start;
-                let line = text
-                    .record("waiter")
-                    .number("fd", self.fd.into())
-                    .word("queue", queue)
-                    .number("pos", pos as u64);
-                emit(line, waiter, &mut self.functions)?;
+                let place = (self.fd, queue, pos);
+                emit(place, waiter, &mut self.functions, text)?;
                 self.emitted += 1;
                 self.waiters += 1;
             }
@@ -113,27 +110,42 @@ impl Waiters {
     }
 }
 
-fn emit(line: Line<'_>, waiter: &Waiter, functions: &mut Functions) -> Result {
-    let line = line.word(
-        "by",
-        match waiter.target {
-            Target::Task(_) => b"task",
-            Target::Poll { .. } => b"poll",
-            Target::Epoll => b"epoll",
-            Target::Request { .. } => b"io_uring",
-            Target::Relay { .. } => b"relay",
-            Target::Other => b"other",
-        },
-    );
+/// Emits the waiter at a position in a wait queue of a descriptor.
+// Not in the frame of the caller: a kernel stack is small.
+#[inline(never)]
+fn emit(
+    (fd, queue, pos): (u32, WaitQueue, usize),
+    waiter: &Waiter,
+    functions: &mut Functions,
+    text: &mut Text,
+) -> Result {
     let (name, module) = functions.name(waiter.function);
-    let line = line
-        .string("function", name)
-        .string("module", module)
-        .flag("exclusive", waiter.exclusive);
+    let mut record = waiters::Waiter {
+        fd: fd.into(),
+        queue,
+        pos: pos.into(),
+        by: match waiter.target {
+            Target::Task(_) => WaitsBy::TASK,
+            Target::Poll { .. } => WaitsBy::POLL,
+            Target::Epoll => WaitsBy::EPOLL,
+            Target::Request { .. } => WaitsBy::IO_URING,
+            Target::Relay { .. } => WaitsBy::RELAY,
+            Target::Other => WaitsBy::OTHER,
+        },
+        function: Str::at(0, name.len()),
+        module: Str::at(name.len(), module.len()),
+        exclusive: waiter.exclusive.into(),
+        ..Default::default()
+    };
     match &waiter.target {
-        Target::Task(task) => call(sleeper(line, task), task),
+        Target::Task(task) => {
+            record.task = sleeper(task);
+            record.call = call(task);
+        }
         Target::Poll { task, events } => {
-            call(sleeper(line, task), task).hex("events", *events as usize)
+            record.task = sleeper(task);
+            record.call = call(task);
+            record.events = Maybe::some((*events).into());
         }
         Target::Request {
             task,
@@ -141,25 +153,38 @@ fn emit(line: Line<'_>, waiter: &Waiter, functions: &mut Functions) -> Result {
             ring,
             opcode,
             user_data,
-        } => sleeper(line, task)
-            .hex("events", *events as usize)
-            .id("ring", *ring)
-            .number("opcode", (*opcode).into())
-            .hex("user_data", *user_data as usize),
-        Target::Relay { socket, inode } => line.id("relay", *socket).number("relay_inode", *inode),
-        Target::Epoll | Target::Other => line,
+        } => {
+            record.task = sleeper(task);
+            record.events = Maybe::some((*events).into());
+            record.request = Maybe::some(Request {
+                ring: (*ring).into(),
+                opcode: (*opcode).into(),
+                user_data: (*user_data).into(),
+            });
+        }
+        Target::Relay { socket, inode } => {
+            record.relayed = Maybe::some(Relay {
+                relay: (*socket).into(),
+                relay_inode: (*inode).into(),
+            });
+        }
+        Target::Epoll | Target::Other => {}
     }
-    .end()
+    text.put(&record, &[name, module])
 }
 
-fn sleeper<'t>(line: Line<'t>, task: &Sleeper) -> Line<'t> {
-    line.signed("pid", task.pid.into())
-        .signed("tid", task.tid.into())
-        .string("comm", task.comm.bytes())
+fn sleeper(task: &Sleeper) -> Maybe<waiters::Sleeper> {
+    Maybe::some(waiters::Sleeper {
+        pid: task.pid.into(),
+        tid: task.tid.into(),
+        comm: task.comm.into(),
+    })
 }
 
-fn call<'t>(line: Line<'t>, task: &Sleeper) -> Line<'t> {
-    line.flag("worker", task.worker)
-        .signed("syscall", task.syscall.unwrap_or(-1).into())
-        .flag("i386", task.i386)
+fn call(task: &Sleeper) -> Maybe<Call> {
+    Maybe::some(Call {
+        worker: task.worker.into(),
+        syscall: task.syscall.unwrap_or(-1).into(),
+        i386: task.i386.into(),
+    })
 }

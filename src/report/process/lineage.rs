@@ -10,6 +10,10 @@ use crate::object::{
     process::lineage::{Middle, Relative, Role, Thread},
     process::{pause, Process},
 };
+use crate::records::{
+    common::{ProcessState, Relation, ReportName},
+    process::{self, LineageSummary, Namespaces},
+};
 use crate::report::{gfp, text::Text, Fault, Step};
 use kernel::prelude::*;
 
@@ -125,10 +129,11 @@ impl Walk {
                 emit(&itself, text)?;
                 self.totals.threads = self.threads.len() as u64;
                 for thread in self.threads.iter() {
-                    text.record("thread")
-                        .signed("tid", thread.tid.into())
-                        .string("comm", thread.comm.bytes())
-                        .end()?;
+                    let record = process::Thread {
+                        tid: thread.tid.into(),
+                        comm: thread.comm.into(),
+                    };
+                    text.put(&record, &[])?;
                 }
                 self.stage = Stage::Ancestors;
                 Ok(Step::More)
@@ -174,29 +179,31 @@ impl Walk {
                 continue;
             };
             totals.cut += shared.cut;
-            text.record("shared")
-                .signed("pid", relative.process.nr().into())
-                .number("fds", shared.fds)
-                .number("files", shared.files)
-                .number("sockets", shared.sockets)
-                .number("cut", shared.cut)
-                .end()?;
+            let record = process::Shared {
+                pid: relative.process.nr().into(),
+                fds: shared.fds.into(),
+                files: shared.files.into(),
+                sockets: shared.sockets.into(),
+                cut: shared.cut.into(),
+            };
+            text.put(&record, &[])?;
         }
         Ok(())
     }
 
     fn summary(&self, text: &mut Text) -> Result {
         let totals = &self.totals;
-        text.record("summary")
-            .word("report", b"lineage")
-            .number("ancestors", totals.ancestors)
-            .number("descendants", totals.descendants)
-            .number("others", totals.others)
-            .number("threads", totals.threads)
-            .number("fds", self.known.len() as u64)
-            .number("moved", totals.moved)
-            .number("cut", totals.cut)
-            .end()
+        let record = LineageSummary {
+            report: ReportName::LINEAGE,
+            ancestors: totals.ancestors.into(),
+            descendants: totals.descendants.into(),
+            others: totals.others.into(),
+            threads: totals.threads.into(),
+            fds: self.known.len().into(),
+            moved: totals.moved.into(),
+            cut: totals.cut.into(),
+        };
+        text.put(&record, &[])
     }
 }
 
@@ -277,45 +284,49 @@ fn compare(known: &[Known], middle: &Process, other: &Process) -> Result<Option<
 
 /// Emits a process and its namespaces.
 fn emit(relative: &Relative, text: &mut Text) -> Result {
-    let (role, generation): (&[u8], u32) = match relative.role {
-        Role::Itself => (b"self", 0),
-        Role::Ancestor(generation) => (b"ancestor", generation),
-        Role::Descendant(generation) => (b"descendant", generation),
-        Role::Other => (b"other", 0),
+    let (role, generation) = match relative.role {
+        Role::Itself => (Relation::ITSELF, 0),
+        Role::Ancestor(generation) => (Relation::ANCESTOR, generation),
+        Role::Descendant(generation) => (Relation::DESCENDANT, generation),
+        Role::Other => (Relation::OTHER, 0),
     };
     let state = &relative.state;
     let common = &relative.common;
-    let word: &[u8] = if state.exited { b"exited" } else { b"live" };
-    text.record("process")
-        .signed("pid", state.pid.into())
-        .word("role", role)
-        .number("generation", generation.into())
-        .string("comm", relative.comm.bytes())
-        .word("state", word)
-        .signed("parent", state.parent.into())
-        .signed("tracer", state.tracer.into())
-        .signed("ns_pid", state.ns_pid.into())
-        .number("threads", state.threads.into())
-        .number("born_ns", state.born)
-        .flag("exec", state.exec)
-        .flag("vfork", state.vfork)
-        .flag("init", state.init)
-        .flag("subreaper", state.subreaper)
-        .flag("same_vm", common.vm)
-        .flag("same_files", common.files)
-        .flag("same_fs", common.fs)
-        .end()?;
+    let record = process::Process {
+        pid: state.pid.into(),
+        role,
+        generation: generation.into(),
+        comm: relative.comm.into(),
+        state: match state.exited {
+            true => ProcessState::EXITED,
+            false => ProcessState::LIVE,
+        },
+        parent: state.parent.into(),
+        tracer: state.tracer.into(),
+        ns_pid: state.ns_pid.into(),
+        threads: state.threads.into(),
+        born_ns: state.born.into(),
+        exec: state.exec.into(),
+        vfork: state.vfork.into(),
+        init: state.init.into(),
+        subreaper: state.subreaper.into(),
+        same_vm: common.vm.into(),
+        same_files: common.files.into(),
+        same_fs: common.fs.into(),
+    };
+    text.put(&record, &[])?;
     let namespaces = &relative.namespaces;
-    text.record("namespaces")
-        .signed("pid", state.pid.into())
-        .number("cgroup_ns", namespaces.cgroup.into())
-        .number("ipc_ns", namespaces.ipc.into())
-        .number("net_ns", namespaces.net.into())
-        .number("pid_ns", namespaces.pid.into())
-        .number("pid_ns_for_children", namespaces.pid_for_children.into())
-        .number("time_ns", namespaces.time.into())
-        .number("time_ns_for_children", namespaces.time_for_children.into())
-        .number("user_ns", namespaces.user.into())
-        .number("uts_ns", namespaces.uts.into())
-        .end()
+    let record = Namespaces {
+        pid: state.pid.into(),
+        cgroup_ns: namespaces.cgroup.into(),
+        ipc_ns: namespaces.ipc.into(),
+        net_ns: namespaces.net.into(),
+        pid_ns: namespaces.pid.into(),
+        pid_ns_for_children: namespaces.pid_for_children.into(),
+        time_ns: namespaces.time.into(),
+        time_ns_for_children: namespaces.time_for_children.into(),
+        user_ns: namespaces.user.into(),
+        uts_ns: namespaces.uts.into(),
+    };
+    text.put(&record, &[])
 }

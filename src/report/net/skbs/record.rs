@@ -7,7 +7,14 @@
 use super::{Packet, QueueName, Room, Seen};
 use crate::{
     object::net::skb::{Checksum, Control, Flags, Frag, Inner, SkbState},
-    report::text::{Line, Text},
+    records::{
+        skbs::{
+            self, ChecksumPlace, Clock, ErrorControl, Fclone, Gso, GsoType, PacketType, Sacked,
+            SkbFlags, Stamp, TcpFlags, UnixControl, Vlan,
+        },
+        Bytes, Comm, Maybe, Offset,
+    },
+    report::text::Text,
 };
 use kernel::prelude::*;
 
@@ -20,229 +27,181 @@ pub(super) fn is_set(offset: u16, zero_counts: bool) -> bool {
     offset != UNSET && (zero_counts || offset != 0)
 }
 
-/// A queue's name in reports.
-fn word(name: QueueName) -> &'static [u8] {
+/// A queue's name in records.
+fn name(name: QueueName) -> skbs::QueueName {
     match name {
-        QueueName::Receive => b"receive",
-        QueueName::Reader => b"reader",
-        QueueName::OutOfOrder => b"ofo",
-        QueueName::Write => b"write",
-        QueueName::Retransmit => b"rtx",
-        QueueName::Backlog => b"backlog",
-        QueueName::Error => b"error",
+        QueueName::Receive => skbs::QueueName::RECEIVE,
+        QueueName::Reader => skbs::QueueName::READER,
+        QueueName::OutOfOrder => skbs::QueueName::OFO,
+        QueueName::Write => skbs::QueueName::WRITE,
+        QueueName::Retransmit => skbs::QueueName::RTX,
+        QueueName::Backlog => skbs::QueueName::BACKLOG,
+        QueueName::Error => skbs::QueueName::ERROR,
     }
 }
 
 pub(super) fn emit_queue(text: &mut Text, fd: u32, queue: &Seen) -> Result {
-    let mut line = text
-        .record("queue")
-        .number("fd", fd.into())
-        .word("name", word(queue.name));
-    if let Some(child) = queue.child {
-        line = line.id("child", child);
-    }
-    line.number("packets", queue.packets as u64)
-        .number("shown", queue.skbs.len() as u64)
-        .end()
+    let record = skbs::Queue {
+        fd: fd.into(),
+        name: name(queue.name),
+        child: queue.child.map(Into::into).into(),
+        packets: queue.packets.into(),
+        shown: queue.skbs.len().into(),
+    };
+    text.put(&record, &[])
 }
 
-/// Emits an sk_buff, and what belongs to it.
+/// Emits an sk_buff, and what belongs to it. Its record is made in a place that is used for one after another.
 pub(super) fn emit_skb(
     text: &mut Text,
-    fd: u32,
-    queue: QueueName,
-    pos: usize,
+    (fd, queue, pos): (u32, QueueName, usize),
     skb: &Packet,
     room: &Room,
+    record: &mut skbs::Skb,
 ) -> Result {
-    let state = &skb.state;
-    let mut line = begin(text, "skb", fd, queue, pos)
-        .id("id", skb.id)
-        .number("len", state.len.into())
-        .number("data_len", state.data_len.into())
-        .number("truesize", state.truesize.into())
-        .number("data", state.data.into())
-        .number("tail", state.tail.into())
-        .number("end", state.end.into())
-        .offset("mac", state.mac, is_set(state.mac, true));
-    for (key, offset) in [
-        ("network", state.network),
-        ("transport", state.transport),
-        ("inner_mac", state.inner_mac),
-        ("inner_network", state.inner_network),
-        ("inner_transport", state.inner_transport),
-    ] {
-        line = line.offset(key, offset, is_set(offset, false));
-    }
-    line = line
-        .number("mac_len", state.mac_len.into())
-        .number("hdr_len", state.hdr_len.into())
-        .hex16("protocol", state.protocol)
-        .flag("cloned", state.cloned)
-        .word(
-            "fclone",
-            match state.fclone {
-                1 => b"original",
-                2 => b"clone",
-                _ => b"none",
-            },
-        )
-        .number("users", state.users.into())
-        .number("dataref", state.dataref.into())
-        .words("flags", flags(state.flags))
-        .number("frags", state.nr_frags.into())
-        .flag("frag_list", state.frag_list)
-        .word("pkt_type", packet_type(state.pkt_type));
-    line = checksum(line, state)
-        .number("priority", state.priority.into())
-        .hex("mark", state.mark as usize)
-        .hex("hash", state.hash as usize)
-        .number("iif", u64::from(state.iif.max(0) as u32));
-    let len = skb.device.iter().position(|byte| *byte == 0);
-    if let Some(len) = len.filter(|len| *len > 0) {
-        line = line.string("dev", &skb.device[..len]);
-    }
-    line = optional(line, state);
-    control(line, &state.control).end()?;
-    emit_pieces(text, fd, queue, pos, skb, room)
+    record.fd = fd.into();
+    record.queue = name(queue);
+    record.pos = pos.into();
+    record.id = skb.id.into();
+    fill(record, &skb.state);
+    let is_named = skb.device[0] != 0;
+    record.dev = is_named.then(|| Comm::new(skb.device)).into();
+    fill_optional(record, &skb.state);
+    fill_control(record, &skb.state.control);
+    text.put(record, &[])?;
+    emit_pieces(text, (fd, queue, pos), skb, room)
 }
 
-/// Emits its pages, the sk_buffs that hang on it and its headers.
-fn emit_pieces(
-    text: &mut Text,
-    fd: u32,
-    queue: QueueName,
-    pos: usize,
-    skb: &Packet,
-    room: &Room,
-) -> Result {
-    for (at, frag) in pieces(room, &skb.frags).enumerate() {
-        begin(text, "frag", fd, queue, pos)
-            .number("index", at as u64)
-            .id("page", frag.id)
-            .number("offset", frag.offset.into())
-            .number("size", frag.size.into())
-            .end()?;
-    }
-    for (at, part) in pieces(room, &skb.parts).enumerate() {
-        begin(text, "part", fd, queue, pos)
-            .number("index", at as u64)
-            .id("id", part.id)
-            .number("len", part.size.into())
-            .number("data_len", part.offset.into())
-            .end()?;
-    }
-    for (offset, bytes) in &skb.headers {
-        if !bytes.is_empty() {
-            begin(text, "header", fd, queue, pos)
-                .number("offset", (*offset).into())
-                .bytes(
-                    "bytes",
-                    &room.bytes[bytes.start as usize..bytes.end as usize],
-                )
-                .end()?;
+/// Fills in what every sk_buff has.
+fn fill(record: &mut skbs::Skb, state: &SkbState) {
+    record.len = state.len.into();
+    record.data_len = state.data_len.into();
+    record.truesize = state.truesize.into();
+    record.data = state.data.into();
+    record.tail = state.tail.into();
+    record.end = state.end.into();
+    record.mac = Offset::of(state.mac, is_set(state.mac, true));
+    let offset = |raw| Offset::of(raw, is_set(raw, false));
+    record.network = offset(state.network);
+    record.transport = offset(state.transport);
+    record.inner_mac = offset(state.inner_mac);
+    record.inner_network = offset(state.inner_network);
+    record.inner_transport = offset(state.inner_transport);
+    record.mac_len = state.mac_len.into();
+    record.hdr_len = state.hdr_len.into();
+    record.protocol = state.protocol.into();
+    record.cloned = state.cloned.into();
+    record.fclone = match state.fclone {
+        1 => Fclone::ORIGINAL,
+        2 => Fclone::CLONE,
+        _ => Fclone::NONE,
+    };
+    record.users = state.users.into();
+    record.dataref = state.dataref.into();
+    record.flags = flags(state.flags);
+    record.frags = state.nr_frags.into();
+    record.frag_list = state.frag_list.into();
+    record.pkt_type = PacketType::new(state.pkt_type.min(7).into());
+    record.csum_level = state.csum_level.into();
+    (record.csum, record.csum_place) = Default::default();
+    record.ip_summed = match state.checksum {
+        Checksum::None => skbs::Checksum::NONE,
+        Checksum::Unnecessary => skbs::Checksum::UNNECESSARY,
+        Checksum::Complete(sum) => {
+            record.csum = Maybe::some(sum.into());
+            skbs::Checksum::COMPLETE
         }
-    }
-    Ok(())
+        Checksum::Partial(start, offset) => {
+            record.csum_place = Maybe::some(ChecksumPlace {
+                csum_start: start.into(),
+                csum_offset: offset.into(),
+            });
+            skbs::Checksum::PARTIAL
+        }
+    };
+    record.priority = state.priority.into();
+    record.mark = state.mark.into();
+    record.hash = state.hash.into();
+    record.iif = (state.iif.max(0) as u32).into();
 }
 
-fn begin<'t>(
-    text: &'t mut Text,
-    kind: &'static str,
-    fd: u32,
-    queue: QueueName,
-    pos: usize,
-) -> Line<'t> {
-    text.record(kind)
-        .number("fd", fd.into())
-        .word("queue", word(queue))
-        .number("pos", pos as u64)
-}
-
-fn pieces<'r>(room: &'r Room, range: &core::ops::Range<u32>) -> impl Iterator<Item = &'r Frag> {
-    room.frags[range.start as usize..range.end as usize].iter()
-}
-
-fn checksum<'t>(line: Line<'t>, state: &SkbState) -> Line<'t> {
-    let line = line
-        .word(
-            "ip_summed",
-            match state.checksum {
-                Checksum::None => b"none",
-                Checksum::Unnecessary => b"unnecessary",
-                Checksum::Complete(_) => b"complete",
-                Checksum::Partial(..) => b"partial",
+/// Fills in what most sk_buffs have not.
+fn fill_optional(record: &mut skbs::Skb, state: &SkbState) {
+    record.stamp = state
+        .stamp
+        .map(|stamp| Stamp {
+            tstamp: (stamp.time as u64).into(),
+            clock: match stamp.clock {
+                0 => Clock::REALTIME,
+                1 => Clock::MONOTONIC,
+                2 => Clock::TAI,
+                _ => Clock::UNKNOWN,
             },
-        )
-        .number("csum_level", state.csum_level.into());
-    match state.checksum {
-        Checksum::Complete(sum) => line.hex("csum", sum as usize),
-        Checksum::Partial(start, offset) => line
-            .number("csum_start", start.into())
-            .number("csum_offset", offset.into()),
-        Checksum::None | Checksum::Unnecessary => line,
-    }
-}
-
-/// What most sk_buffs have not.
-fn optional<'t>(mut line: Line<'t>, state: &SkbState) -> Line<'t> {
-    if let Some(stamp) = state.stamp {
-        line = line
-            .number("tstamp", stamp.time as u64)
-            .word(
-                "clock",
-                match stamp.clock {
-                    0 => b"realtime",
-                    1 => b"monotonic",
-                    2 => b"tai",
-                    _ => b"unknown",
-                },
-            )
-            .signed("age_ns", stamp.age);
-    }
-    if let Some((protocol, tag)) = state.vlan {
-        line = line.hex16("vlan_proto", protocol).hex16("vlan_tci", tag);
-    }
-    if state.gso_size != 0 || state.gso_type != 0 {
-        line = line
-            .number("gso_size", state.gso_size.into())
-            .number("gso_segs", state.gso_segs.into())
-            .words("gso_type", names(state.gso_type, &GSO));
-    }
+            age_ns: stamp.age.into(),
+        })
+        .into();
+    record.vlan = state
+        .vlan
+        .map(|(protocol, tag)| Vlan {
+            vlan_proto: protocol.into(),
+            vlan_tci: tag.into(),
+        })
+        .into();
+    let has_gso = state.gso_size != 0 || state.gso_type != 0;
+    record.gso = has_gso
+        .then(|| Gso {
+            gso_size: state.gso_size.into(),
+            gso_segs: state.gso_segs.into(),
+            gso_type: GsoType::new(state.gso_type.into()),
+        })
+        .into();
+    (record.inner_protocol, record.inner_ipproto) = Default::default();
     match state.inner {
-        Inner::EtherType(0) | Inner::IpProtocol(0) => line,
-        Inner::EtherType(protocol) => line.hex16("inner_protocol", protocol),
-        Inner::IpProtocol(protocol) => line.number("inner_ipproto", protocol.into()),
+        Inner::EtherType(0) | Inner::IpProtocol(0) => {}
+        Inner::EtherType(protocol) => record.inner_protocol = Maybe::some(protocol.into()),
+        Inner::IpProtocol(protocol) => record.inner_ipproto = Maybe::some(protocol.into()),
     }
 }
 
-/// What the queue's owner keeps with the sk_buff.
-fn control<'t>(line: Line<'t>, control: &Control) -> Line<'t> {
+/// Fills in what the queue's owner keeps with the sk_buff.
+fn fill_control(record: &mut skbs::Skb, control: &Control) {
+    record.tcp.clear();
+    record.unix.clear();
+    record.error.clear();
     match *control {
-        Control::None => line,
+        Control::None => {}
         Control::TcpIncoming {
             seq,
             end_seq,
             ack_seq,
             flags,
-        } => line
-            .number("seq", seq.into())
-            .number("end_seq", end_seq.into())
-            .words("tcp_flags", names(flags.into(), &TCP))
-            .number("ack_seq", ack_seq.into()),
+        } => {
+            let tcp = record.tcp.there();
+            tcp.seq = seq.into();
+            tcp.end_seq = end_seq.into();
+            tcp.tcp_flags = TcpFlags::new(flags.into());
+            tcp.ack_seq = Maybe::some(ack_seq.into());
+            tcp.sacked.clear();
+        }
         Control::TcpOutgoing {
             seq,
             end_seq,
             flags,
             sacked,
-        } => line
-            .number("seq", seq.into())
-            .number("end_seq", end_seq.into())
-            .words("tcp_flags", names(flags.into(), &TCP))
-            .words("sacked", names(sacked.into(), &SACKED)),
-        Control::Unix { consumed, fds } => line
-            .number("consumed", consumed.into())
-            .number("fds", fds.into()),
+        } => {
+            let tcp = record.tcp.there();
+            tcp.seq = seq.into();
+            tcp.end_seq = end_seq.into();
+            tcp.tcp_flags = TcpFlags::new(flags.into());
+            tcp.ack_seq.clear();
+            tcp.sacked = Maybe::some(Sacked::new(sacked.into()));
+        }
+        Control::Unix { consumed, fds } => {
+            record.unix = Maybe::some(UnixControl {
+                consumed: consumed.into(),
+                fds: fds.into(),
+            });
+        }
         Control::Error {
             errno,
             info,
@@ -250,103 +209,87 @@ fn control<'t>(line: Line<'t>, control: &Control) -> Line<'t> {
             origin,
             type_,
             code,
-        } => line
-            .number("ee_errno", errno.into())
-            .number("ee_origin", origin.into())
-            .number("ee_type", type_.into())
-            .number("ee_code", code.into())
-            .number("ee_info", info.into())
-            .number("ee_data", data.into()),
+        } => {
+            record.error = Maybe::some(ErrorControl {
+                ee_errno: errno.into(),
+                ee_origin: origin.into(),
+                ee_type: type_.into(),
+                ee_code: code.into(),
+                ee_info: info.into(),
+                ee_data: data.into(),
+            });
+        }
     }
 }
 
-fn packet_type(kind: u8) -> &'static [u8] {
-    match kind {
-        0 => b"host",
-        1 => b"broadcast",
-        2 => b"multicast",
-        3 => b"otherhost",
-        4 => b"outgoing",
-        5 => b"loopback",
-        6 => b"user",
-        _ => b"kernel",
+/// Emits its pages, the sk_buffs that hang on it and its headers.
+#[inline(never)]
+fn emit_pieces(
+    text: &mut Text,
+    (fd, queue, pos): (u32, QueueName, usize),
+    skb: &Packet,
+    room: &Room,
+) -> Result {
+    let queue = name(queue);
+    for (at, frag) in pieces(room, &skb.frags).enumerate() {
+        let record = skbs::Frag {
+            fd: fd.into(),
+            queue,
+            pos: pos.into(),
+            index: at.into(),
+            page: frag.id.into(),
+            offset: frag.offset.into(),
+            size: frag.size.into(),
+        };
+        text.put(&record, &[])?;
     }
+    for (at, part) in pieces(room, &skb.parts).enumerate() {
+        let record = skbs::Part {
+            fd: fd.into(),
+            queue,
+            pos: pos.into(),
+            index: at.into(),
+            id: part.id.into(),
+            len: part.size.into(),
+            data_len: part.offset.into(),
+        };
+        text.put(&record, &[])?;
+    }
+    for (offset, bytes) in &skb.headers {
+        if !bytes.is_empty() {
+            let bytes = &room.bytes[bytes.start as usize..bytes.end as usize];
+            let record = skbs::Header {
+                fd: fd.into(),
+                queue,
+                pos: pos.into(),
+                offset: (*offset).into(),
+                bytes: Bytes::at(0, bytes.len()),
+            };
+            text.put(&record, &[bytes])?;
+        }
+    }
+    Ok(())
 }
 
-/// The names of the bits that are set.
-fn names<'n>(bits: u32, all: &'n [(u32, &'n str)]) -> impl Iterator<Item = &'n [u8]> {
-    all.iter()
-        .filter(move |(bit, _)| bits & bit != 0)
-        .map(|(_, name)| name.as_bytes())
+fn pieces<'r>(room: &'r Room, range: &core::ops::Range<u32>) -> impl Iterator<Item = &'r Frag> {
+    room.frags[range.start as usize..range.end as usize].iter()
 }
 
-/// The names of the flags that are set.
-fn flags(set: Flags) -> impl Iterator<Item = &'static [u8]> {
-    FLAGS
-        .iter()
-        .filter(move |(flag, _)| set.has(*flag))
-        .map(|(_, name)| name.as_bytes())
+fn flags(set: Flags) -> SkbFlags {
+    const FLAGS: [(Flags, u64); 12] = [
+        (Flags::NOHDR, SkbFlags::NOHDR),
+        (Flags::PEEKED, SkbFlags::PEEKED),
+        (Flags::HEAD_FRAG, SkbFlags::HEAD_FRAG),
+        (Flags::PFMEMALLOC, SkbFlags::PFMEMALLOC),
+        (Flags::RECYCLE, SkbFlags::RECYCLE),
+        (Flags::ENCAPSULATION, SkbFlags::ENCAPSULATION),
+        (Flags::L4_HASH, SkbFlags::L4_HASH),
+        (Flags::SW_HASH, SkbFlags::SW_HASH),
+        (Flags::CSUM_VALID, SkbFlags::CSUM_VALID),
+        (Flags::UNREADABLE, SkbFlags::UNREADABLE),
+        (Flags::IGNORE_DF, SkbFlags::IGNORE_DF),
+        (Flags::SLOW_GRO, SkbFlags::SLOW_GRO),
+    ];
+    let flags = FLAGS.iter().filter(|(flag, _)| set.has(*flag));
+    SkbFlags::new(flags.fold(0, |all, (_, flag)| all | flag))
 }
-
-const FLAGS: [(Flags, &str); 12] = [
-    (Flags::NOHDR, "nohdr"),
-    (Flags::PEEKED, "peeked"),
-    (Flags::HEAD_FRAG, "head_frag"),
-    (Flags::PFMEMALLOC, "pfmemalloc"),
-    (Flags::RECYCLE, "recycle"),
-    (Flags::ENCAPSULATION, "encapsulation"),
-    (Flags::L4_HASH, "l4_hash"),
-    (Flags::SW_HASH, "sw_hash"),
-    (Flags::CSUM_VALID, "csum_valid"),
-    (Flags::UNREADABLE, "unreadable"),
-    (Flags::IGNORE_DF, "ignore_df"),
-    (Flags::SLOW_GRO, "slow_gro"),
-];
-
-/// `SKB_GSO_*`.
-const GSO: [(u32, &str); 22] = [
-    (1 << 0, "tcpv4"),
-    (1 << 1, "dodgy"),
-    (1 << 2, "tcp_ecn"),
-    (1 << 3, "tcp_fixedid_any"),
-    (1 << 4, "tcpv6"),
-    (1 << 5, "fcoe"),
-    (1 << 6, "gre"),
-    (1 << 7, "gre_csum"),
-    (1 << 8, "ipxip4"),
-    (1 << 9, "ipxip6"),
-    (1 << 10, "udp_tunnel"),
-    (1 << 11, "udp_tunnel_csum"),
-    (1 << 12, "partial"),
-    (1 << 13, "tunnel_remcsum"),
-    (1 << 14, "sctp"),
-    (1 << 15, "esp"),
-    (1 << 16, "udp"),
-    (1 << 17, "udp_l4"),
-    (1 << 18, "fraglist"),
-    (1 << 19, "tcp_accecn"),
-    (1 << 30, "tcp_fixedid"),
-    (1 << 31, "tcp_fixedid_inner"),
-];
-
-/// TCP's flags, as in its header's bytes 12 and 13.
-const TCP: [(u32, &str); 9] = [
-    (0x1, "fin"),
-    (0x2, "syn"),
-    (0x4, "rst"),
-    (0x8, "psh"),
-    (0x10, "ack"),
-    (0x20, "urg"),
-    (0x40, "ece"),
-    (0x80, "cwr"),
-    (0x100, "ae"),
-];
-
-/// `TCPCB_*`.
-const SACKED: [(u32, &str); 5] = [
-    (0x1, "sacked"),
-    (0x2, "retransmitted"),
-    (0x4, "lost"),
-    (0x10, "repaired"),
-    (0x80, "ever_retransmitted"),
-];
