@@ -346,7 +346,8 @@ impl<'g> AnonVma<'g> {
     /// Whether, of the VMAs that `space` has and that are in its tree, `vma` is the first; and how
     /// many VMAs it took to find out.
     ///
-    /// `space` is `vma`'s, and its mmap_lock is held, as the `VmaRef` says.
+    /// `space` is `vma`'s, whose lock is held. Others of its VMAs may be split, merged and unmapped
+    /// between two calls, so that another VMA is the first then.
     pub(crate) fn is_first(&self, vma: &VmaRef, space: &AddressSpace) -> (bool, usize) {
         for (visits, member) in self.members().enumerate() {
             if member.is_in(space) && member.linked.is_attached() {

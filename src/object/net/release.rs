@@ -38,8 +38,8 @@ impl Releases {
         if WORKQUEUE.as_ref().is_some() {
             return Err(EBUSY);
         }
-        // SAFETY: The name is a string without a conversion. Unbound workers are as many as there
-        // are files to release.
+        // SAFETY: The name is a string without a conversion. By default, 1,024 files can be released
+        // at once (WQ_DFL_ACTIVE): so many can linger before another has to wait.
         let queue = unsafe {
             bindings::alloc_workqueue_noprof(
                 c"ravel".as_char_ptr(),

@@ -25,6 +25,7 @@ use crate::object::{
     sync::read_once,
 };
 use core::{
+    mem::ManuallyDrop,
     ops::Deref,
     ptr::{self, NonNull},
 };
@@ -139,8 +140,8 @@ struct Place<'t> {
 }
 
 impl Walked {
-    /// Returns the first task from number `nr` on whose table no task of its process before it may
-    /// have; `nr` moves behind it.
+    /// Returns the first task from number `nr` on whose table its main thread has not shown, or will
+    /// not show; `nr` moves behind it.
     ///
     /// `EINTR` on a fatal signal.
     fn next(nr: &mut i32) -> Result<Option<Self>> {
@@ -157,7 +158,7 @@ impl Walked {
                     }
                     *nr = bindings::pid_nr_ns(pid, initial).saturating_add(1);
                     let task = bindings::pid_task(pid, bindings::pid_type_PIDTYPE_PID);
-                    if let Some(task) = NonNull::new(task).filter(|task| may_have_own_table(*task))
+                    if let Some(task) = NonNull::new(task).filter(|task| is_to_be_looked_at(*task))
                     {
                         bindings::get_task_struct(task.as_ptr());
                         return Ok(Some(Self {
@@ -174,21 +175,27 @@ impl Walked {
     }
 }
 
-/// Whether a task may have a table of descriptors that its process' main thread has not.
+/// Returns whether a task has a table of descriptors that the walk may not have seen: any but a
+/// thread whose main thread came before it with the same table. A task that exits keeps its table
+/// for as long as it takes to free its memory (do_exit() calls exit_mm() before exit_files()), and a
+/// main thread that exits while it is looked at leaves its table to the other threads.
 ///
 /// # Safety
 ///
 /// RCU keeps the task.
-unsafe fn may_have_own_table(task: NonNull<bindings::task_struct>) -> bool {
+unsafe fn is_to_be_looked_at(task: NonNull<bindings::task_struct>) -> bool {
     let task = task.as_ptr();
     // SAFETY: RCU keeps the task, by the caller, and its main thread. The tables are compared, not
     // followed.
     unsafe {
-        if read_once!((*task).flags) & (bindings::PF_KTHREAD | bindings::PF_EXITING) != 0 {
+        if read_once!((*task).flags) & bindings::PF_KTHREAD != 0 {
             return false;
         }
         let leader = read_once!((*task).group_leader);
-        leader == task || read_once!((*task).files) != read_once!((*leader).files)
+        leader == task
+            || read_once!((*leader).flags) & bindings::PF_EXITING != 0
+            || read_once!((*leader).pid) > read_once!((*task).pid)
+            || read_once!((*task).files) != read_once!((*leader).files)
     }
 }
 
@@ -238,7 +245,9 @@ pub(crate) fn init() {
 
 /// An open file whose holders are looked for.
 pub(crate) struct Wanted {
-    file: OpenFile,
+    /// Released while the list of what is asked for is locked, so that no other reader takes the
+    /// reference for somebody else's.
+    file: ManuallyDrop<OpenFile>,
 }
 
 impl Wanted {
@@ -250,7 +259,9 @@ impl Wanted {
             Some((_, readers)) => *readers = readers.saturating_add(1),
             None => asked.push((token, 1), gfp())?,
         }
-        Ok(Self { file })
+        Ok(Self {
+            file: ManuallyDrop::new(file),
+        })
     }
 
     /// References to it, those of readers that ask for it left out.
@@ -358,6 +369,8 @@ impl Drop for Wanted {
                 let _ = asked.remove(at);
             }
         }
+        // SAFETY: It is not used any more.
+        unsafe { ManuallyDrop::drop(&mut self.file) };
         if asked.is_empty() {
             *asked = KVVec::new();
         }

@@ -239,9 +239,7 @@ impl State {
         let Some((_, ip)) = places.find(|(known, _)| *known == name) else {
             return Ok(None);
         };
-        let mut symbol = KVec::from_elem(0u8, bindings::RAVEL_KSYM_SYMBOL_LEN as usize, gfp())?;
-        // SAFETY: There is room for the longest symbol.
-        unsafe { bindings::sprint_symbol(symbol.as_mut_ptr().cast(), *ip as c_ulong) };
+        let symbol = symbol_at(*ip)?;
         let rest = symbol.strip_prefix(name.to_bytes());
         Ok(rest
             .is_some_and(|rest| rest.first() == Some(&b'+'))
@@ -434,7 +432,9 @@ impl Search {
         let ip = probe.addr as usize;
         // INVARIANT: Just registered. There is room for it.
         let _ = self.found.push_within_capacity(probe);
-        Ok(by_ftrace.then_some(ip))
+        // What a module has goes with it.
+        let in_module = symbol_at(ip)?.contains(&b'[');
+        Ok((by_ftrace && !in_module).then_some(ip))
     }
 }
 
@@ -446,6 +446,15 @@ impl Drop for Search {
             bindings::unregister_kprobes(self.found.as_mut_ptr(), self.found.len() as i32);
         }
     }
+}
+
+/// Returns `function+0x4/0x80` of an address, with the name of its module behind it in brackets, and
+/// zeroes.
+fn symbol_at(ip: usize) -> Result<KVec<u8>> {
+    let mut symbol = KVec::from_elem(0u8, bindings::RAVEL_KSYM_SYMBOL_LEN as usize, gfp())?;
+    // SAFETY: There is room for the longest symbol.
+    unsafe { bindings::sprint_symbol(symbol.as_mut_ptr().cast(), ip as c_ulong) };
+    Ok(symbol)
 }
 
 /// Returns how many of these functions cannot be probed.
