@@ -7,6 +7,7 @@
 use crate::{
     events,
     object::{
+        compat::ENODATA,
         debugfs::{Dir, File, FileOps},
         gfp,
         layout::kernel_release,

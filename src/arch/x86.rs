@@ -15,6 +15,21 @@ use core::{
 /// The bit of EFLAGS that is set while interrupts are on.
 const INTERRUPTS_ON: usize = 1 << 9;
 
+/// The operand of an instruction that changes the preemption count. Where the kernel has room for
+/// PREEMPT_NEED_RESCHED in a second word, it changes both words at once.
+#[cfg(CONFIG_HAS_SEPARATE_PREEMPT_RESCHED_BITS)]
+macro_rules! preempt_count {
+    () => {
+        "qword ptr gs:[rip + {count}]"
+    };
+}
+#[cfg(not(CONFIG_HAS_SEPARATE_PREEMPT_RESCHED_BITS))]
+macro_rules! preempt_count {
+    () => {
+        "dword ptr gs:[rip + {count}]"
+    };
+}
+
 /// Bits of the preemption count that are set in an NMI.
 const NMI_MASK: u32 = bindings::RAVEL_NMI_MASK;
 
@@ -201,7 +216,7 @@ impl PreemptOff {
         #[cfg(CONFIG_PREEMPT_COUNT)]
         unsafe {
             asm!(
-                "inc qword ptr gs:[rip + {count}]",
+                concat!("inc ", preempt_count!()),
                 count = sym bindings::__preempt_count,
                 options(nostack)
             );
@@ -220,7 +235,7 @@ impl Drop for PreemptOff {
         #[cfg(CONFIG_PREEMPTION)]
         unsafe {
             asm!(
-                "dec qword ptr gs:[rip + {count}]",
+                concat!("dec ", preempt_count!()),
                 "jnz 2f",
                 "call {schedule}",
                 "2:",
@@ -232,7 +247,7 @@ impl Drop for PreemptOff {
         #[cfg(all(CONFIG_PREEMPT_COUNT, not(CONFIG_PREEMPTION)))]
         unsafe {
             asm!(
-                "dec qword ptr gs:[rip + {count}]",
+                concat!("dec ", preempt_count!()),
                 count = sym bindings::__preempt_count,
                 options(nostack)
             );

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     object::{
+        compat::{ENODATA, ESTALE},
         debugfs::{Dir, File, FileOps, PollWait},
         gfp,
         trace::source::Source,

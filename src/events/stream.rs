@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     object::{
+        compat::{EOPNOTSUPP, ESTALE},
         debugfs::PollWait,
         net::filter::{self, NetFilter},
         process::{pids::Pids, Process},

@@ -27,7 +27,6 @@
 #include <linux/irq_work.h>
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
-#include <linux/leafops.h>
 #include <linux/percpu-refcount.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
@@ -46,6 +45,9 @@
 #include <linux/sched/task.h>
 #include <linux/skbuff.h>
 #include <linux/skmsg.h>
+#include <linux/swap.h>
+/* Before 7.3, it needs swap.h first. */
+#include <linux/leafops.h>
 #include <linux/tcp.h>
 #include <linux/time_namespace.h>
 #include <linux/tracepoint.h>

@@ -29,8 +29,9 @@ void ravel_layout(void)
 	/* Arguments are saved in any case. */
 	static_assert(FTRACE_OPS_FL_SAVE_ARGS == 0);
 #ifdef CONFIG_X86
-	/* arch/x86.rs counts in 64 bits. */
-	static_assert(sizeof(__preempt_count) == sizeof(u64));
+	/* arch/x86.rs changes the preemption count with instructions of this size. */
+	static_assert(sizeof(__preempt_count) ==
+		      (IS_ENABLED(CONFIG_HAS_SEPARATE_PREEMPT_RESCHED_BITS) ? sizeof(u64) : sizeof(u32)));
 #endif
 }
 

@@ -5,16 +5,7 @@ static const unsigned long RAVEL_P4D_SIZE = P4D_SIZE;
 static const unsigned long RAVEL_PUD_SIZE = PUD_SIZE;
 static const unsigned long RAVEL_PMD_SIZE = PMD_SIZE;
 
-#ifndef CONFIG_PAGE_MAPCOUNT
-#error "ravel needs CONFIG_PAGE_MAPCOUNT: without it, mappings of a large folio's pages are not counted"
-#endif
-
-#ifndef CONFIG_PER_VMA_LOCK
-#error "ravel needs CONFIG_PER_VMA_LOCK: without it a VMA does not show that it is being unmapped"
-#endif
-#ifndef CONFIG_64BIT
-#error "ravel needs CONFIG_64BIT: it has not been written for 32-bit kernels"
-#endif
+static const unsigned long RAVEL_VM_MAYSHARE = VM_MAYSHARE;
 
 int ravel_helper_mmap_read_lock_killable(struct mm_struct *mm)
 {

@@ -2,10 +2,6 @@
 
 #include <asm/syscall.h>
 
-#ifndef CONFIG_MEMCG
-#error "ravel needs CONFIG_MEMCG: without it mm_struct has no owner, and a mapping cannot be named"
-#endif
-
 /* The version that modinfo shows; the tools and README.md name the same. */
 #define RAVEL_VERSION "0.1.0"
 #ifndef __BINDGEN__
@@ -32,10 +28,25 @@ struct pid_namespace *ravel_helper_ns_of_pid(struct pid *pid)
 	return ns_of_pid(pid);
 }
 
+bool ravel_helper_is_child_subreaper(const struct signal_struct *signal)
+{
+	return data_race(!!signal->is_child_subreaper);
+}
+
 struct new_utsname *ravel_helper_init_utsname(void)
 {
 	return init_utsname();
 }
+
+#define NAMESPACE_INUM(type, name) \
+	u32 ravel_helper_##name##_inum(const struct type *space) { return space->ns.inum; }
+NAMESPACE_INUM(cgroup_namespace, cgroup_ns)
+NAMESPACE_INUM(ipc_namespace, ipc_ns)
+NAMESPACE_INUM(net, net_ns)
+NAMESPACE_INUM(pid_namespace, pid_ns)
+NAMESPACE_INUM(time_namespace, time_ns)
+NAMESPACE_INUM(user_namespace, user_ns)
+NAMESPACE_INUM(uts_namespace, uts_ns)
 
 int ravel_helper_task_syscall_nr(struct task_struct *task)
 {

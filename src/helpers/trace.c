@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-#define RAVEL_NMI_MASK 0xf0000000
-static_assert(RAVEL_NMI_MASK == (u32)NMI_MASK);
+/* bindgen evaluates constants, but no macros with casts. */
+static const u32 RAVEL_NMI_MASK = NMI_MASK;
+static_assert(NMI_MASK <= U32_MAX);
 
 enum { RAVEL_KSYM_SYMBOL_LEN = KSYM_SYMBOL_LEN };
 

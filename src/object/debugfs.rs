@@ -19,7 +19,7 @@
 //! C header: [`include/linux/debugfs.h`](srctree/include/linux/debugfs.h)
 
 use crate::bindings;
-use crate::object::gfp;
+use crate::object::{compat::this_module, gfp};
 use core::{marker::PhantomData, mem, pin::Pin, ptr::NonNull};
 use kernel::{
     error::from_err_ptr,
@@ -33,7 +33,6 @@ use kernel::{
     },
     types::ForeignOwnable,
     uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter},
-    ModuleMetadata,
 };
 
 /// The mode of all files: root reads and writes.
@@ -217,7 +216,7 @@ unsafe impl Send for ModuleRef {}
 
 impl ModuleRef {
     const OPS: bindings::file_operations = bindings::file_operations {
-        owner: crate::LocalModule::THIS_MODULE.as_ptr(),
+        owner: this_module(),
         // SAFETY: All zeroes is a table of operations without any.
         ..unsafe { mem::MaybeUninit::zeroed().assume_init() }
     };

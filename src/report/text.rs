@@ -9,6 +9,7 @@ use super::{
     buffer::{copy_few, Buffer},
     gfp, Fault,
 };
+use crate::object::compat::ENODATA;
 use crate::records::{
     common::{Errno, Error as ErrorRecord, ReportName},
     Address, AddressText, Key, Name, Numbers, Record, Sink, Str, Tail,

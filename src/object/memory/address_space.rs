@@ -7,7 +7,7 @@
 
 use crate::bindings;
 use crate::object::{
-    memory::anon_vma::anon_pgoff,
+    compat::{anon_pgoff, MAYSHARE},
     process::{self, is_exiting, Gone, Owner, Process, Viewpoint},
     sync::hold::{Hold, Lock},
     sync::id::Id,
@@ -288,7 +288,7 @@ impl VmaExt for VmaRef {
             letter(flags::READ, b'r', b'-'),
             letter(flags::WRITE, b'w', b'-'),
             letter(flags::EXEC, b'x', b'-'),
-            letter(flags::MAYSHARE, b's', b'p'),
+            letter(MAYSHARE, b's', b'p'),
         ]
     }
 

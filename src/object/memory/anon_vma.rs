@@ -9,6 +9,7 @@
 
 use crate::bindings;
 use crate::object::{
+    compat::anon_pgoff,
     memory::address_space::{AddressSpace, LinkedVma, MemberVma},
     process::{self, Born},
     sync::hold::{Hold, Lock},
@@ -414,18 +415,6 @@ unsafe impl IntervalNode for bindings::anon_vma_chain {
         // SAFETY: The tree's lock is held, by the trait's requirements.
         unsafe { (*node).rb_subtree_last }
     }
-}
-
-/// `vma_start_anon_pgoff()`: the key of a VMA in the trees of anon_vmas.
-///
-/// # Safety
-///
-/// The VMA is valid, and its key does not change: it is linked in a tree whose lock is held, or a
-/// `VmaRef`.
-pub(super) unsafe fn anon_pgoff(vma: *const bindings::vm_area_struct) -> usize {
-    // SAFETY: By this function's requirements.
-    let (high, low) = unsafe { ((*vma).__vm_anon_pgoff_hi, (*vma).__vm_anon_pgoff_lo) };
-    (high as usize) << 32 | low as usize
 }
 
 /// # Safety

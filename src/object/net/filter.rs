@@ -5,6 +5,7 @@
 
 use crate::bindings;
 use crate::object::{
+    compat::ENOTSOCK,
     net::{
         flow::Flow,
         packet_ref::PacketRef,

@@ -8,7 +8,7 @@
 //! releases each file at once and by a worker of its own.
 
 use crate::bindings;
-use crate::object::gfp;
+use crate::object::{compat::this_module, gfp};
 use core::ptr::NonNull;
 use kernel::{
     prelude::*,
@@ -16,7 +16,6 @@ use kernel::{
     sync::atomic::{Atomic, Relaxed, Release},
     sync::SetOnce,
     workqueue::Queue,
-    ModuleMetadata,
 };
 
 /// A workqueue, or null.
@@ -63,10 +62,6 @@ impl Drop for Releases {
             unsafe { bindings::destroy_workqueue(queue.0) };
         }
     }
-}
-
-fn this_module() -> *mut bindings::module {
-    crate::LocalModule::THIS_MODULE.as_ptr()
 }
 
 /// A reference to an open file on its way to the worker.

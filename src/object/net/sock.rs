@@ -346,5 +346,5 @@ pub(in crate::object) unsafe fn netns(net: *const bindings::net) -> u32 {
         return 0;
     }
     // SAFETY: By this function's contract.
-    unsafe { (*net).ns.inum }
+    unsafe { bindings::net_ns_inum(net) }
 }

@@ -219,7 +219,7 @@ impl<'f> Socket<'f> {
         // SAFETY: The socket is valid by the type's invariant, and keeps its network namespace.
         unsafe {
             Ident {
-                netns: read_once!((*(*sk).__sk_common.skc_net.net).ns.inum),
+                netns: bindings::net_ns_inum((*sk).__sk_common.skc_net.net),
                 family: read_once!((*sk).__sk_common.skc_family),
                 type_: read_once!((*sk).sk_type),
                 protocol: read_once!((*sk).sk_protocol),

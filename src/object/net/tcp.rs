@@ -17,10 +17,7 @@ use crate::object::{
     sync::read_once,
 };
 use core::ptr::{self, NonNull};
-use kernel::sync::{
-    barrier::{smp_mb, Read},
-    rcu,
-};
+use kernel::sync::rcu;
 
 /// FIN in `tcp_flags`.
 const TCPHDR_FIN: u16 = 1;
@@ -365,7 +362,7 @@ pub(super) unsafe fn racy_unread(sk: *const bindings::sock) -> u32 {
     // most: read in this order, the second is not behind the first.
     unsafe {
         let copied = read_once!((*tp).copied_seq);
-        smp_mb(Read);
+        bindings::smp_rmb();
         let bytes = read_once!((*tp).rcv_nxt).wrapping_sub(copied);
         // Where TCP_REPAIR or disconnect() sets them meanwhile, there is no answer but none.
         if bytes > i32::MAX as u32 {

@@ -308,7 +308,7 @@ impl State {
             (
                 bindings::pid_nr_ns(pid.as_ptr(), bindings::ns_of_pid(pid.as_ptr())),
                 read_once!((*signal).nr_threads),
-                read_once!((*signal).is_child_subreaper),
+                bindings::is_child_subreaper(signal),
             )
         };
         let tgid = |task: Option<RcuTask<'_>>| task.map_or(0, |task| task.tgid());
@@ -335,12 +335,12 @@ impl Namespaces {
         /// Its number; 0 for those that the kernel was built without, or that the task has given
         /// up.
         macro_rules! inum {
-            ($space:expr) => {{
+            ($inum:ident, $space:expr) => {{
                 let space = $space;
                 if space.is_null() {
                     0
                 } else {
-                    (*space).ns.inum
+                    bindings::$inum(space)
                 }
             }};
         }
@@ -350,20 +350,18 @@ impl Namespaces {
         // namespace is kept by the credentials, and the others by the nsproxy, which its task
         // changes under task_lock() (`alloc_lock`).
         unsafe {
-            out.pid = inum!(bindings::task_active_pid_ns(task));
-            out.user = inum!((*read_once!((*task).real_cred)).user_ns);
+            out.pid = inum!(pid_ns_inum, bindings::task_active_pid_ns(task));
+            out.user = inum!(user_ns_inum, (*read_once!((*task).real_cred)).user_ns);
             bindings::spin_lock(&raw mut (*task).alloc_lock);
             let proxy = (*task).nsproxy;
             if !proxy.is_null() {
-                out.cgroup = inum!((*proxy).cgroup_ns);
-                out.ipc = inum!((*proxy).ipc_ns.cast::<bindings::ipc_namespace>());
-                out.net = inum!((*proxy).net_ns);
-                out.pid_for_children = inum!((*proxy).pid_ns_for_children);
-                out.time = inum!((*proxy).time_ns.cast::<bindings::time_namespace>());
-                out.time_for_children = inum!((*proxy)
-                    .time_ns_for_children
-                    .cast::<bindings::time_namespace>());
-                out.uts = inum!((*proxy).uts_ns.cast::<bindings::uts_namespace>());
+                out.cgroup = inum!(cgroup_ns_inum, (*proxy).cgroup_ns);
+                out.ipc = inum!(ipc_ns_inum, (*proxy).ipc_ns);
+                out.net = inum!(net_ns_inum, (*proxy).net_ns);
+                out.pid_for_children = inum!(pid_ns_inum, (*proxy).pid_ns_for_children);
+                out.time = inum!(time_ns_inum, (*proxy).time_ns);
+                out.time_for_children = inum!(time_ns_inum, (*proxy).time_ns_for_children);
+                out.uts = inum!(uts_ns_inum, (*proxy).uts_ns);
             }
             bindings::spin_unlock(&raw mut (*task).alloc_lock);
         }

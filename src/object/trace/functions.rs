@@ -16,7 +16,7 @@
 use crate::{
     arch::{argument, PreemptOff, Shared},
     bindings,
-    object::{gfp, trace::source::Hook},
+    object::{compat::EOPNOTSUPP, gfp, trace::source::Hook},
 };
 use core::{
     cell::UnsafeCell,

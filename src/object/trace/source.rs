@@ -9,6 +9,7 @@
 use crate::bindings;
 use crate::object::trace::event::{hook, kind};
 use crate::object::{
+    compat::EOPNOTSUPP,
     gfp,
     process::Process,
     trace::{

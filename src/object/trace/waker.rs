@@ -10,7 +10,7 @@
 use crate::{
     arch::Shared,
     bindings,
-    object::{debugfs::PollWait, gfp},
+    object::{compat::HRTIMER_NORESTART, debugfs::PollWait, gfp},
 };
 use core::{mem::offset_of, pin::Pin, ptr};
 use kernel::{
@@ -180,5 +180,5 @@ unsafe extern "C" fn timer(timer: *mut bindings::hrtimer) -> hrtimer_restart {
     // SAFETY: By this function's contract.
     let parts = unsafe { &*timer.byte_sub(offset_of!(Parts, timer)).cast::<Parts>() };
     parts.wake();
-    hrtimer_restart::HRTIMER_NORESTART
+    HRTIMER_NORESTART
 }

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 use crate::object::{
+    compat::MAYSHARE,
     memory::address_space::VmaGuard,
     memory::anon_vma::RootGuard,
     memory::page::{is_hugetlb, reverse, Entries, Entry, Kind, ReverseMap, Tree},
@@ -24,11 +25,7 @@ use crate::report::{
     Fault, Step,
 };
 use core::cell::Cell;
-use kernel::{
-    mm::virt::{flags, VmaRef},
-    page::PAGE_SIZE,
-    prelude::*,
-};
+use kernel::{mm::virt::VmaRef, page::PAGE_SIZE, prelude::*};
 
 /// How many address spaces are emitted with which a VMA shares pages.
 const MAX_SHARERS: usize = 1024;
@@ -157,7 +154,7 @@ impl VmaReport for Cow {
     }
 
     fn wants(&mut self, vma: &VmaRef) -> bool {
-        let public = vma.flags() & flags::MAYSHARE != 0;
+        let public = vma.flags() & MAYSHARE != 0;
         let hugetlb = !public && is_hugetlb(vma);
         self.totals.public += u64::from(public);
         self.totals.hugetlb += u64::from(hugetlb);
