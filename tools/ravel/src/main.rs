@@ -11,6 +11,7 @@ mod epoll;
 mod events;
 mod family;
 mod graph;
+mod identity;
 mod output;
 mod packet;
 mod proc;

@@ -127,15 +127,6 @@ impl Proc {
         };
         Ok(parents.keys().copied().filter(is_below).collect())
     }
-
-    /// The systemd unit or the container that a process is in, by the last part of its cgroup that names one.
-    pub fn unit(&self, pid: u32) -> Option<String> {
-        let text = self.read(pid, "cgroup").ok()?;
-        let text = String::from_utf8_lossy(&text);
-        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-        let named = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
-        path.rsplit('/').find(named).map(str::to_owned)
-    }
 }
 
 /// Whether pids of reports, which are of the initial pid namespace, mean the same here.
@@ -274,24 +265,5 @@ mod tests {
                 "1 network namespace not read (pid 7): Permission denied.",
             ]
         );
-    }
-
-    #[test]
-    fn units_of_cgroups() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("7")).unwrap();
-        let unit = |line: &str| {
-            fs::write(root.path().join("7/cgroup"), line).unwrap();
-            Proc::at(root.path()).unit(7)
-        };
-        assert_eq!(
-            unit("0::/system.slice/web.service/worker\n").unwrap(),
-            "web.service"
-        );
-        assert_eq!(
-            unit("0::/user.slice/session-1.scope\n").unwrap(),
-            "session-1.scope"
-        );
-        assert_eq!(unit("0::/\n"), None);
     }
 }

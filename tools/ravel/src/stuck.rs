@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::Failure;
 use crate::connections::{Addresses, Connection, connections, namespaces};
+use crate::identity::Processes;
 use crate::proc::{Proc, Subject, Unread};
 use crate::sweep::{self, Held, Holder, Sweep};
 use crate::who::{Known, Seeker};
@@ -239,6 +240,8 @@ pub struct Answer {
     pub looked: Looked,
     /// What is stuck, worst first.
     pub stuck: Vec<Stuck>,
+    /// The processes that are named; null where saved reports were searched.
+    pub processes: Option<Processes>,
 }
 
 /// Looks at the whole machine.
@@ -328,10 +331,20 @@ pub fn find(sweep: &Sweep, loose: &[Connection], client: Option<&Client>) -> Ans
         unread,
         ..Looked::default()
     };
-    Answer { looked, stuck }
+    Answer {
+        looked,
+        stuck,
+        processes: None,
+    }
 }
 
 impl Answer {
+    /// Reads who the processes are that are named.
+    pub fn identify(&mut self, proc: &Proc) {
+        let pids = self.stuck.iter().flat_map(Stuck::pids);
+        self.processes = Some(Processes::read(proc, pids));
+    }
+
     /// Leaves what stood still since an earlier look: in the same state, with as many bytes waiting.
     pub fn keep_still(&mut self, earlier: &Self) {
         let before: BTreeMap<Key, &Stuck> = earlier.stuck.iter().map(|of| (of.key, of)).collect();
@@ -350,6 +363,14 @@ impl Stuck {
         // What ends last is worse than what ends at once.
         let ends = self.ends_ms.unwrap_or(u64::MAX);
         (self.why, u64::MAX - silent, u64::MAX - ends)
+    }
+
+    /// The processes that are named, those responsible first.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        let other = self.other_end.iter().flat_map(|end| &end.holders);
+        let holders = self.blame.iter().chain(&self.holders).chain(other);
+        let others = self.others.iter().map(|sharer| sharer.pid);
+        holders.map(|holder| holder.pid).chain(others)
     }
 
     /// Whether several processes hold it, or something that is no process.

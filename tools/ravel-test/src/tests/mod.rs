@@ -117,6 +117,7 @@ pub const ALL: &[&[Test]] = &[
     stuck::TESTS,
     stuck::ELSEWHERE,
     stuck::WATCH,
+    stuck::IDENTITY,
     skbs::TESTS,
     skb_queues::TESTS,
     skb_headers::TESTS,

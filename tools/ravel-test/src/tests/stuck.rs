@@ -19,9 +19,11 @@ use crate::sys::{self, Pid};
 use crate::{check, check_eq, tests, tier};
 
 mod elsewhere;
+mod identity;
 mod watch;
 pub use elsewhere::TESTS as ELSEWHERE;
 use elsewhere::{PORT, THERE, Wire, elsewhere};
+pub use identity::TESTS as IDENTITY;
 pub use watch::TESTS as WATCH;
 
 tests!("stuck":

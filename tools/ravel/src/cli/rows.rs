@@ -3,6 +3,7 @@
 use clap::Args;
 use ravel_records::{Socket, SocketDetail};
 
+use crate::identity::{ProcessFilter, Processes};
 use crate::screen::plain;
 use crate::stuck::Stuck;
 use crate::sweep::Holder;
@@ -52,6 +53,8 @@ pub struct HolderFilter {
     /// The same of processes with this name
     #[arg(long, value_name = "NAME")]
     pub comm: Option<String>,
+    #[command(flatten)]
+    pub process: ProcessFilter,
 }
 
 impl Filter {
@@ -91,7 +94,7 @@ impl Filter {
 
 impl HolderFilter {
     /// Whether a connection is shown.
-    pub fn has_stuck(&self, of: &Stuck) -> bool {
+    pub fn has_stuck(&self, of: &Stuck, known: &Processes) -> bool {
         let is_port = |wanted: u16| {
             [&of.local, &of.remote]
                 .iter()
@@ -109,5 +112,8 @@ impl HolderFilter {
                 .comm
                 .as_ref()
                 .is_none_or(|comm| holders().any(|holder| is_named(holder, comm)))
+            && self
+                .process
+                .has_any(known, holders().map(|holder| holder.pid))
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::memory::from_source;
 use crate::cli;
 use crate::command::{Context, FINDINGS, Failure, Searched, Show, saved};
+use crate::identity::Processes;
 use crate::packet::{self, Found};
 use crate::proc::{Proc, Unread};
 use crate::screen::Screen;
@@ -16,10 +17,19 @@ use crate::sweep::Sweep;
 use crate::who::Answer;
 use crate::{epoll, output, screen, stuck, view, who};
 
+/// An answer of `ravel sockets`, with the processes that it names.
+#[derive(Serialize)]
+pub struct Sockets {
+    #[serde(flatten)]
+    answer: Answered,
+    /// Null where a saved report is shown: /proc has what is now.
+    processes: Option<Processes>,
+}
+
 /// The answers of `ravel sockets`.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub enum Sockets {
+enum Answered {
     /// Their state.
     State(SocketsReport),
     /// What close() and shutdown() would do.
@@ -28,39 +38,59 @@ pub enum Sockets {
     Waiters(view::waiters::Waited),
 }
 
+impl Answered {
+    /// The processes that are named.
+    fn pids(&self) -> Vec<u32> {
+        match self {
+            Self::State(report) => vec![report.header.pid],
+            Self::Why(explained) => vec![explained.report().header.pid],
+            Self::Waiters(waited) => waited.pids(),
+        }
+    }
+}
+
 impl Show for cli::Sockets {
     type Model = Sockets;
     from_source!();
 
     fn model(&self, context: &Context) -> Result<Sockets, Failure> {
-        if self.waiters {
-            let text = context.report(ReportName::Waiters, &self.source)?;
-            let report = WaitersReport::parse(&text)?;
-            let sets = self.source.pid.map(|_| sets(&report)).transpose()?;
-            return Ok(Sockets::Waiters(view::waiters::Waited::new(report, sets)));
-        }
-        let text = context.report(ReportName::Sockets, &self.source)?;
-        let mut report = SocketsReport::parse(&text)?;
-        report.sockets.retain(|socket| self.only.has(socket));
-        Ok(match self.why {
-            true => Sockets::Why(view::why::Explained::of(report)),
-            false => Sockets::State(report),
-        })
+        let answer = self.answer(context)?;
+        let live = self.source.pid.is_some();
+        let processes = live.then(|| Processes::read(&Proc::default(), answer.pids()));
+        Ok(Sockets { answer, processes })
     }
 
     fn text(&self, model: &Sockets, screen: &Screen) -> Result<String, Failure> {
-        match model {
-            Sockets::State(report) => {
-                let unit = self.source.pid.and_then(|pid| Proc::default().unit(pid));
-                view::sockets::draw(report, unit.as_deref(), self, screen)
-            }
-            Sockets::Why(explained) => Ok(view::why::draw(explained.report())),
-            Sockets::Waiters(waited) => Ok(waited.draw(self.rows.all)),
+        let processes = model.processes.as_ref();
+        let wide = Screen { width: None };
+        let screen = if self.wide() { &wide } else { screen };
+        match &model.answer {
+            Answered::State(report) => view::sockets::draw(report, processes, self, screen),
+            Answered::Why(explained) => Ok(view::why::draw(explained.report(), processes, screen)),
+            Answered::Waiters(waited) => Ok(waited.draw(self.rows.all, processes, screen)),
         }
     }
 
     fn wide(&self) -> bool {
         self.rows.wide
+    }
+}
+
+impl cli::Sockets {
+    fn answer(&self, context: &Context) -> Result<Answered, Failure> {
+        if self.waiters {
+            let text = context.report(ReportName::Waiters, &self.source)?;
+            let report = WaitersReport::parse(&text)?;
+            let sets = self.source.pid.map(|_| sets(&report)).transpose()?;
+            return Ok(Answered::Waiters(view::waiters::Waited::new(report, sets)));
+        }
+        let text = context.report(ReportName::Sockets, &self.source)?;
+        let mut report = SocketsReport::parse(&text)?;
+        report.sockets.retain(|socket| self.only.has(socket));
+        Ok(match self.why {
+            true => Answered::Why(view::why::Explained::of(report)),
+            false => Answered::State(report),
+        })
     }
 }
 
@@ -223,7 +253,12 @@ impl Show for cli::Stuck {
             let earlier = std::mem::replace(&mut answer, later);
             answer.keep_still(&earlier);
         }
-        answer.stuck.retain(|of| self.only.has_stuck(of));
+        if self.live() {
+            answer.identify(&Proc::default());
+        }
+        let none = Processes::default();
+        let known = answer.processes.as_ref().unwrap_or(&none);
+        answer.stuck.retain(|of| self.only.has_stuck(of, known));
         for of in &mut answer.stuck {
             of.text = Some(stuck::Prose {
                 responsible: view::stuck::blamed(of),

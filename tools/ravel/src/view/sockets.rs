@@ -12,6 +12,7 @@ use super::remarks::{Remark, half_closed, remarks};
 use super::{left_out, subject};
 use crate::cli;
 use crate::command::Failure;
+use crate::identity::{Process, Processes, cut_end};
 use crate::screen::{BAD, DIM, NOTE, STRONG, Screen, count, plain};
 use crate::sweep::Key;
 
@@ -36,7 +37,7 @@ const COLUMNS: [Column; 12] = [
 /// Draws the report.
 pub fn draw(
     report: &SocketsReport,
-    unit: Option<&str>,
+    processes: Option<&Processes>,
     args: &cli::Sockets,
     screen: &Screen,
 ) -> Result<String, Failure> {
@@ -61,8 +62,9 @@ pub fn draw(
     let warns = |said: &[Remark]| said.iter().any(|remark| remark.warns);
     let warnings = rows.iter().filter(|(.., said)| warns(said)).count() as u64;
     let mut text = subject(&report.header);
-    if let Some(unit) = unit {
-        let _ = write!(text, " (unit {})", ravel_records::visible(unit));
+    let process = processes.and_then(|known| known.get(report.header.pid));
+    if let Some(place) = process.and_then(Process::place) {
+        let _ = write!(text, " ({place})");
     }
     let _ = write!(
         text,
@@ -87,6 +89,7 @@ pub fn draw(
         let _ = write!(text, ", {NOTE}{} busy{NOTE:#}", report.summary.busy);
     }
     text.push('\n');
+    text.push_str(&identity(process, screen));
     if rows.is_empty() {
         text.push_str(&left_out(report.summary.cut));
         return Ok(text);
@@ -103,6 +106,16 @@ pub fn draw(
     );
     text.push_str(&left_out(report.summary.cut));
     Ok(text)
+}
+
+/// Who a process is, in a line below its name; nothing where that is not known.
+pub fn identity(process: Option<&Process>, screen: &Screen) -> String {
+    process.map_or_else(String::new, |process| {
+        let mut said = process.particulars();
+        said.push(process.command());
+        let line = cut_end(&said.join(", "), screen.width);
+        format!("{DIM}{line}{DIM:#}\n")
+    })
 }
 
 /// Family, type and protocol in full.

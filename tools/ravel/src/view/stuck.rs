@@ -1,5 +1,6 @@
 //! `ravel stuck`: how many connections do not end, then the worst, each with the process responsible and its remedy.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use ravel_records::{Protocol, SkState, Timer};
@@ -11,6 +12,7 @@ use super::who::{descriptor, other};
 use super::why::say;
 use crate::cli;
 use crate::command::Failure;
+use crate::identity::{Process, Processes};
 use crate::screen::{BAD, DIM, NAME, NOTE, STRONG, Screen, count, plain};
 use crate::stuck::{Answer, Severity, Stuck, Why};
 use crate::sweep::Holder;
@@ -20,11 +22,16 @@ const FEW: usize = 15;
 /// How many connections of one kind and process are shown in detail.
 const SHOWN: usize = 4;
 
-const COLUMNS: [Column; 11] = [
+/// The column that is empty where processes are not identified.
+const UNIT: usize = 4;
+
+const COLUMNS: [Column; 13] = [
     Column::words("SEVERITY"),
     Column::words("KIND"),
     Column::numbers("IDLE").spare(2),
     Column::words("PROCESS"),
+    Column::words("UNIT").spare(2),
+    Column::words("USER").hidden(),
     Column::words("PROTO").spare(5),
     Column::words("STATE").hidden(),
     Column::words("CONNECTION"),
@@ -48,11 +55,18 @@ pub fn draw(answer: &Answer, args: &cli::Stuck, screen: &Screen) -> Result<Strin
             .filter(|of| inode == 0 || of.inode == inode)
             .collect();
         text.push_str(&details(&list, args.rows.all || inode != 0));
+        let wide = Screen { width: None };
+        let screen = if args.rows.wide { &wide } else { screen };
+        text.push_str(&identities(&list, answer.processes.as_ref(), screen));
         return Ok(text);
     }
-    let mut listing = Listing::new(&COLUMNS, FEW);
+    let mut columns = COLUMNS;
+    if answer.processes.is_none() {
+        columns[UNIT] = columns[UNIT].hidden();
+    }
+    let mut listing = Listing::new(&columns, FEW);
     for of in &answer.stuck {
-        listing.add(row(of), String::new());
+        listing.add(row(of, answer.processes.as_ref()), String::new());
     }
     text.push_str(&listing.draw(&args.rows, screen, |_| Vec::new())?);
     let of = answer.stuck.iter().find(|of| of.inode != 0);
@@ -64,7 +78,7 @@ pub fn draw(answer: &Answer, args: &cli::Stuck, screen: &Screen) -> Result<Strin
     Ok(text)
 }
 
-fn row(of: &Stuck) -> Vec<Cell> {
+fn row(of: &Stuck, processes: Option<&Processes>) -> Vec<Cell> {
     let severity = of.why.severity();
     let style = match severity {
         Severity::Critical => BAD,
@@ -75,6 +89,8 @@ fn row(of: &Stuck) -> Vec<Cell> {
         Some(ms) => Cell::new(duration(ms)).by(ms),
         None => Cell::none(),
     };
+    let process = of.blame.first();
+    let process = process.and_then(|holder| processes?.get(holder.pid));
     let unread = match of.waiting {
         Some(queue) => Cell::new(format!("{} closed", queue.closed)).by(queue.closed),
         None => Cell::number(of.unread, of.unread.to_string()),
@@ -84,6 +100,12 @@ fn row(of: &Stuck) -> Vec<Cell> {
         Cell::new(words(of.why).0.replace(' ', "-")),
         idle,
         Cell::styled(responsible(of), NAME),
+        process
+            .and_then(Process::place)
+            .map_or_else(Cell::none, Cell::new),
+        process
+            .and_then(Process::user)
+            .map_or_else(Cell::none, Cell::new),
         Cell::new(proto(&of.family, &of.r#type, &of.protocol)),
         Cell::new(of.sk_state.to_string()),
         Cell::new(connection(of)),
@@ -144,6 +166,23 @@ fn fix(of: &Stuck) -> String {
         },
         (Why::NoRoom | Why::Unread, _) => "read".to_owned(),
     }
+}
+
+/// Who the processes are that are responsible.
+fn identities(list: &[&Stuck], known: Option<&Processes>, screen: &Screen) -> String {
+    let mut text = String::new();
+    let pids: BTreeSet<u32> = list
+        .iter()
+        .flat_map(|of| of.blame.iter().map(|holder| holder.pid))
+        .collect();
+    let processes = pids.into_iter().filter_map(|pid| known?.get(pid));
+    for (at, process) in processes.enumerate() {
+        if at == 0 {
+            text.push_str("Processes responsible:\n");
+        }
+        let _ = writeln!(text, "{DIM}{}{DIM:#}", process.line(2, screen));
+    }
+    text
 }
 
 /// The connections one by one, by kind and process.

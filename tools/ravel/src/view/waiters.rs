@@ -8,11 +8,12 @@ use ravel_records::{
 };
 use serde::Serialize;
 
-use super::sockets::{address, kind, state};
+use super::sockets::{address, identity, kind, state};
 use super::{left_out, subject};
 use crate::epoll::Watch;
+use crate::identity::Processes;
 use crate::proc::Unread;
-use crate::screen::{DIM, NOTE, STRONG, count, plain};
+use crate::screen::{DIM, NOTE, STRONG, Screen, count, plain};
 use crate::syscall;
 
 /// Epoll sets, and the processes whose sets could not be read.
@@ -41,9 +42,24 @@ impl Waited {
         Self { report, sets }
     }
 
+    /// The processes that are named: the one asked for, and those that wait.
+    pub fn pids(&self) -> Vec<u32> {
+        let waiters = self.report.sockets.iter().flat_map(|of| &of.waiters);
+        let watches = self.sets.iter().flat_map(|sets| &sets.watches);
+        let mut pids = vec![self.report.header.pid];
+        pids.extend(waiters.filter_map(|waiter| waiter.pid));
+        pids.extend(watches.map(|watch| watch.pid));
+        pids
+    }
+
     /// Draws the report.
-    pub fn draw(&self, all: bool) -> String {
+    pub fn draw(&self, all: bool, processes: Option<&Processes>, screen: &Screen) -> String {
         let mut text = self.conclusion();
+        let own = self.report.header.pid;
+        text.push_str(&identity(
+            processes.and_then(|known| known.get(own)),
+            screen,
+        ));
         let idle: Vec<u32> = self
             .report
             .sockets
@@ -67,6 +83,16 @@ impl Waited {
                 "\n{DIM}No waiters: fd {}{more}{DIM:#}",
                 fds.join(", ")
             );
+        }
+        let others: BTreeSet<u32> = self.pids().into_iter().filter(|pid| *pid != own).collect();
+        let others = others.into_iter();
+        let others = others.filter_map(|pid| processes.and_then(|known| known.get(pid)));
+        for (at, process) in others.enumerate() {
+            let _ = match at {
+                0 => writeln!(text, "\nProcesses that wait:"),
+                _ => Ok(()),
+            };
+            let _ = writeln!(text, "{DIM}{}{DIM:#}", process.line(2, screen));
         }
         text
     }

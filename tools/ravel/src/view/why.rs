@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::heading;
 use super::remarks::errno;
-use super::sockets::{address, kind};
-use crate::screen::{DIM, NOTE, STRONG, count};
+use super::sockets::{address, identity, kind};
+use crate::identity::Processes;
+use crate::screen::{DIM, NOTE, STRONG, Screen, count};
 
 /// The report, and what is foreseen for each of its sockets.
 #[derive(Serialize)]
@@ -45,8 +46,10 @@ impl Explained {
 }
 
 /// Draws the report.
-pub fn draw(report: &SocketsReport) -> String {
+pub fn draw(report: &SocketsReport, processes: Option<&Processes>, screen: &Screen) -> String {
     let mut text = heading("sockets", &report.header);
+    let process = processes.and_then(|known| known.get(report.header.pid));
+    text.push_str(&identity(process, screen));
     for socket in &report.sockets {
         text.push('\n');
         draw_socket(&mut text, socket);
