@@ -1,5 +1,6 @@
 //! What the commands of ravel share: output, explanations of errors, signals, streams of events.
 
+pub mod kernel;
 pub mod machine;
 pub mod origin;
 pub mod output;
