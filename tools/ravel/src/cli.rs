@@ -6,6 +6,7 @@ mod streams;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use ravel_common::queue_cli::{Forward, Jobs, Work};
@@ -185,8 +186,9 @@ pub struct Sharers {
 /// `ravel who`.
 #[derive(Debug, Args)]
 pub struct Who {
-    /// PORT or ADDRESS:PORT that it is bound to, inode:NUMBER, or a unix socket's path (@NAME: abstract)
+    /// PORT, HOST:PORT, inode:NUMBER, a unix socket's path, or @NAME; PORT may be a service, and end in /tcp or /udp
     #[arg(value_name = "SOCKET")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|word| Wanted::parse(&word)))]
     pub socket: Wanted,
     /// Search saved reports `sockets`, one after the other in a file, `-` for stdin
     #[arg(long, value_name = "FILE")]

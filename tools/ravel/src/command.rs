@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::remedy::{self, Remedy};
 use crate::screen::{Screen, count};
 use crate::view::listing::fold;
+use crate::who::Missing;
 use crate::{output, screen};
 
 /// The exit status where the command line is wrong, as clap has it.
@@ -124,8 +125,12 @@ pub enum Failure {
     Namespace,
     /// The process has no memory of its own at this address.
     NoMapping(u64),
-    /// No process has such a socket.
-    NoSocket(Searched),
+    /// There is no such socket, or none was found.
+    NoSocket(Missing),
+    /// The name of a host has no address.
+    Resolve(String, io::Error),
+    /// The network namespaces could not be asked.
+    Network(io::Error),
     /// A descriptor is no socket.
     NoDescriptor(u32),
     /// No queue has such an sk_buff.
@@ -156,7 +161,8 @@ impl Failure {
             Self::Report(error) => matches!(error.errno(), Some("ESRCH" | "EBADF")),
             Self::NoMapping(_) | Self::NoDescriptor(_) => true,
             // It may be where nobody could look.
-            Self::NoSocket(searched) | Self::NoPacket(searched) => searched.unread.is_empty(),
+            Self::NoSocket(missing) => missing.unread.is_empty(),
+            Self::NoPacket(searched) => searched.unread.is_empty(),
             _ => false,
         };
         match not_found {
@@ -201,10 +207,12 @@ impl Failure {
                 format!("no mapping with an anon_vma contains address {address:x}"),
                 "ravel anon PID --vmas, for those that there are",
             ),
-            Self::NoSocket(searched) => searched.explain(
-                "no process has such a socket",
-                "ss -a, for those that no process has",
-            ),
+            Self::NoSocket(missing) => missing.explain(),
+            Self::Resolve(name, error) => bare(format!(
+                "cannot resolve {}: {error}",
+                screen::plain(&name.as_str().into())
+            )),
+            Self::Network(error) => bare(format!("cannot ask the network: {error}")),
             Self::NoDescriptor(fd) => Remedy::new(
                 format!("descriptor {fd} is no socket"),
                 "ravel sockets PID, for those that are",
@@ -216,6 +224,22 @@ impl Failure {
             Self::Namespace => Remedy::new(
                 "reports name processes by their numbers in the initial pid namespace, and this is another",
                 "the same command outside of the container",
+            ),
+        }
+    }
+}
+
+impl Missing {
+    fn explain(&self) -> Remedy {
+        match self.unread.is_empty() {
+            true => Remedy::new(&self.sentence, &self.mend),
+            // It is not known that there is none.
+            false => Remedy::new(
+                format!(
+                    "no such socket was found, but not everything could be read: {}",
+                    self.unread.join(" ").trim_end_matches('.')
+                ),
+                &self.mend,
             ),
         }
     }

@@ -1,5 +1,6 @@
 //! `ravel`: shows what the ravel kernel module reads of processes, as text and as JSON.
 
+mod census;
 mod cli;
 mod clock;
 mod command;

@@ -54,6 +54,16 @@ impl Proc {
         self.0.join(format!("{pid}/{name}"))
     }
 
+    /// The root directory of a process.
+    pub fn root(&self, pid: u32) -> PathBuf {
+        self.path(pid, "root")
+    }
+
+    /// A path in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     /// A file of a process, opened.
     pub fn open(&self, pid: u32, name: &str) -> io::Result<File> {
         File::open(self.path(pid, name))
@@ -157,6 +167,14 @@ pub enum Subject {
     Namespace,
     /// The epoll sets of a process.
     EpollSets,
+    /// The descriptors of a process.
+    Descriptors,
+    /// The registered files of an io_uring.
+    Ring,
+    /// The messages that a process' sockets have received.
+    Messages,
+    /// The files that a path names in the root directory of a process.
+    Root,
 }
 
 impl Subject {
@@ -166,6 +184,10 @@ impl Subject {
             Self::References => ("socket's other references", "sockets' other references"),
             Self::Namespace => ("network namespace", "network namespaces"),
             Self::EpollSets => ("process' epoll sets", "processes' epoll sets"),
+            Self::Descriptors => ("process' descriptors", "processes' descriptors"),
+            Self::Ring => ("io_uring's registered files", "io_urings' registered files"),
+            Self::Messages => ("process' queued messages", "processes' queued messages"),
+            Self::Root => ("root directory", "root directories"),
         }
     }
 }

@@ -1,254 +1,214 @@
-//! `ravel who`: the sockets that match, and everyone who holds them, anywhere on the machine.
+//! `ravel who`: the sockets that are asked for, and everything that has or uses each, anywhere on the machine.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
+mod find;
+mod owners;
+mod references;
+mod saved;
+mod wanted;
 
-use ravel_records::client::Client;
-use ravel_records::{Family, Holds, Sharer, Socket, Text};
+use ravel_records::{Family, Protocol, Sharer, SkState, SocketKind, Text};
 use serde::Serialize;
 
-use crate::proc::{Subject, Unread};
-use crate::screen::plain;
-use crate::sweep::{Held, Holder, Sweep};
+use crate::census::Place;
+use crate::census::calls::Call;
+use crate::census::holders::{Descriptor, Registered};
+use crate::census::kernel::KernelOwner;
+use crate::census::queues::Queue;
+use crate::census::socket::{Sock, What};
+use crate::epoll::Watch;
+use crate::proc::Unread;
 
-/// The sockets that are asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Bound to this port.
-    Port(u16),
-    /// Bound to this address and port.
-    Address(SocketAddr),
-    /// The one with this inode.
-    Inode(u64),
-    /// Unix sockets bound to this path or, with `@` for its first byte, to this abstract name.
-    Path(String),
-}
-
-impl FromStr for Wanted {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let port = |text: &str| {
-            let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|_| plain)
-        };
-        if text.starts_with(['/', '@']) && text.len() > 1 {
-            return Ok(Self::Path(text.to_owned()));
-        }
-        let link = text
-            .strip_prefix("socket:[")
-            .and_then(|rest| rest.strip_suffix(']'));
-        if let Some(inode) = link.or(text.strip_prefix("inode:")) {
-            let plain = inode.bytes().all(|byte| byte.is_ascii_digit());
-            let inode = inode.parse().ok().filter(|_| plain);
-            return inode
-                .map(Self::Inode)
-                .ok_or_else(|| "not an inode's number".to_owned());
-        }
-        let found = match text.rsplit_once(':') {
-            Some(("", digits)) => port(digits).map(Self::Port),
-            Some((address, digits)) => {
-                let address = address
-                    .strip_prefix('[')
-                    .map_or(Some(address), |rest| rest.strip_suffix(']'));
-                let ip: Option<IpAddr> = address.and_then(|address| address.parse().ok());
-                ip.zip(port(digits))
-                    .map(|(ip, port)| Self::Address(SocketAddr::new(ip, port)))
-            }
-            None => port(text).map(Self::Port),
-        };
-        found.ok_or_else(|| {
-            "neither PORT, ADDRESS:PORT, inode:NUMBER nor the path of a unix socket".to_owned()
-        })
-    }
-}
-
-impl fmt::Display for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(port) => write!(f, "port {port}"),
-            Self::Address(address) => address.fmt(f),
-            Self::Inode(inode) => write!(f, "inode {inode}"),
-            Self::Path(path) => f.write_str(&plain(&path.as_str().into())),
-        }
-    }
-}
-
-impl Wanted {
-    /// Whether a socket is meant.
-    fn is(&self, socket: &Socket) -> bool {
-        let Some(detail) = &socket.detail else {
-            return matches!(self, Self::Inode(inode) if *inode == socket.inode);
-        };
-        let inet = matches!(socket.family, Family::Inet | Family::Inet6);
-        let bound = detail.local.socket_address().filter(|_| inet);
-        match self {
-            Self::Inode(inode) => *inode == socket.inode,
-            Self::Port(wanted) => bound.is_some_and(|end| end.port() == *wanted && *wanted != 0),
-            Self::Address(wanted) => bound.is_some_and(|end| {
-                let (ip, wanted_ip) = (end.ip().to_canonical(), wanted.ip().to_canonical());
-                // What is bound to any address of a family is bound to this one. An IPv6 socket may take IPv4 as well.
-                let any = ip.is_unspecified() && (end.is_ipv6() || wanted_ip.is_ipv4());
-                end.port() == wanted.port() && (ip == wanted_ip || any)
-            }),
-            Self::Path(path) => socket.family == Family::Unix && detail.local == path.as_str(),
-        }
-    }
-}
-
-/// Who has a socket, and its other end.
-#[derive(Clone, Debug, Serialize)]
-pub struct Known {
-    /// The socket, and the descriptors that were found.
-    #[serde(flatten)]
-    pub held: Held,
-    /// References that are no descriptors: messages on their way, registered with a ring.
-    pub others: Vec<Sharer>,
-    /// References on the open file whose holders are not known; none where they were not looked up.
-    pub unnamed: Option<u64>,
-    /// Who has the other end open, where that is on this machine.
-    pub peer_holders: Vec<Holder>,
-}
+pub use find::{Missing, find};
+pub use references::{Known, Seeker};
+pub use saved::search;
+pub use wanted::Wanted;
 
 /// The answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Answer {
-    /// The kernel's release.
+    /// The kernel's release; empty if the machine was not asked.
     pub kernel: Text,
     /// Processes that were read.
     #[serde(rename = "processes_read")]
     pub processes: u64,
+    /// Processes that exited before they were read.
+    #[serde(rename = "processes_exited")]
+    pub exited: u64,
+    /// The network namespaces that were searched.
+    pub namespaces: Vec<Place>,
     /// What could not be read.
     pub unread: Unread,
-    /// The sockets that match.
-    pub sockets: Vec<Known>,
+    /// The kinds of owners for which it was searched.
+    pub searched: Searched,
+    /// What else there is to say about what was asked.
+    pub remarks: Vec<String>,
+    /// The sockets.
+    pub sockets: Vec<Found>,
 }
 
-/// Looks for the holders of sockets, descriptors and others.
-pub struct Seeker<'a> {
-    sweep: &'a Sweep,
-    client: Option<&'a Client>,
-    left: usize,
-    /// Look-ups that failed.
-    pub unread: Unread,
+/// For which kinds of owners the sockets were searched, beside descriptors. None were found unless a socket has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Searched {
+    /// Messages (SCM_RIGHTS) that wait to be received.
+    pub messages: bool,
+    /// Registered files of io_urings.
+    pub rings: bool,
+    /// The kernel's own sockets.
+    pub kernel: bool,
+    /// What is left of closed connections.
+    pub remnants: bool,
+    /// System calls in progress.
+    pub calls: bool,
 }
 
-/// For how many sockets the module is asked who holds what no descriptor does: it walks the machine for each.
-const MAX_ASKED: usize = 32;
-
-impl<'a> Seeker<'a> {
-    /// Looks in what a sweep has found, and beyond it where there is somebody to ask.
-    pub fn new(sweep: &'a Sweep, client: Option<&'a Client>) -> Self {
-        Self {
-            sweep,
-            client,
-            left: MAX_ASKED,
-            unread: Unread::default(),
-        }
-    }
-
-    /// Everyone who holds a socket, and who has its other end.
-    pub fn know(&mut self, held: &Held) -> Known {
-        let found = held.holders.len() as u64;
-        let peer = held.socket.detail.as_ref();
-        let peer = peer.and_then(|detail| self.sweep.peer(detail));
-        let mut known = Known {
-            held: held.clone(),
-            others: Vec::new(),
-            unnamed: None,
-            peer_holders: peer.map_or_else(Vec::new, |peer| peer.holders.clone()),
-        };
-        if u64::try_from(held.socket.file_refs) == Ok(found) {
-            known.unnamed = Some(0);
-        } else if let (Some(client), true) = (self.client, self.left > 0) {
-            self.left -= 1;
-            look_up(&mut known, client, &mut self.unread);
-        }
-        known
-    }
+/// A socket, with everything that has or uses it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Found {
+    /// Inode of its network namespace.
+    pub netns: u64,
+    /// How that is named.
+    pub namespace: Place,
+    /// Its inode; 0 if no open file has it.
+    pub inode: u64,
+    /// Its family.
+    pub family: Family,
+    /// Its type.
+    pub r#type: SocketKind,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its state.
+    pub sk_state: SkState,
+    /// What it is, if it is not a socket.
+    pub what: Kind,
+    /// What it is bound to.
+    pub local: Text,
+    /// What it is connected to.
+    pub remote: Text,
+    /// IPV6_V6ONLY of an IPv6 socket that is in no connection.
+    pub v6only: Option<bool>,
+    /// The device that it is bound to.
+    pub device: Option<String>,
+    /// The user who created it.
+    pub uid: Option<u32>,
+    /// The place in which the kernel's lookup chooses it; sockets with the same number share what is sent.
+    pub order: Option<u32>,
+    /// Unix: why it matches the path.
+    pub path: Option<PathFound>,
+    /// Who has it.
+    #[serde(flatten)]
+    pub owners: Owners,
+    /// The other end of its connection.
+    pub peer: Option<Other>,
+    /// Who has that.
+    pub peer_holders: Vec<Descriptor>,
 }
 
-/// Finds the sockets that match, with their holders. Without a client, saved reports are all there is.
-pub fn look(wanted: &Wanted, sweep: &Sweep, client: Option<&Client>) -> Answer {
-    let matching = sweep.sockets.iter().filter(|held| wanted.is(&held.socket));
-    let mut seeker = Seeker::new(sweep, client);
-    let sockets = matching.map(|held| seeker.know(held)).collect();
-    let mut unread = sweep.unread.clone();
-    unread.0.append(&mut seeker.unread.0);
-    Answer {
-        kernel: sweep.kernel.clone(),
-        processes: sweep.processes,
-        unread,
-        sockets,
-    }
+/// What an entry of the kernel's lists is, as answers name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A socket.
+    Socket,
+    /// What is left of a closed connection, in TIME_WAIT or FIN_WAIT2.
+    Remnant,
+    /// A connection in its handshake.
+    Request,
+    /// A connection that waits for accept().
+    NotAccepted,
+    /// A connection that its process has closed.
+    Orphan,
+    /// A TCP connection or listener of an MPTCP socket.
+    Subflow,
 }
 
-/// Looks up all references to a socket, descriptors and others. What is known stays as it is if that fails.
-fn look_up(known: &mut Known, client: &Client, unread: &mut Unread) {
-    for holder in known.held.holders.clone() {
-        match client.sharers(holder.pid, holder.fd) {
-            // The number may mean another file by now.
-            Ok(report) if report.file.inode == known.held.socket.inode => {
-                let (descriptors, others): (Vec<Sharer>, _) = report
-                    .sharers
-                    .into_iter()
-                    .partition(|sharer| sharer.holds == Holds::Descriptor);
-                known.held.holders = descriptors
-                    .into_iter()
-                    .map(|sharer| Holder {
-                        pid: sharer.pid,
-                        comm: sharer.comm,
-                        fd: sharer.fd,
-                    })
-                    .collect();
-                known.others = others;
-                known.unnamed = Some(report.summary.unnamed);
-                return;
-            }
-            Ok(_) => {}
-            Err(error) if matches!(error.errno(), Some("ESRCH" | "EBADF")) => {}
-            Err(error) => {
-                unread.add(Subject::References, holder.pid, error);
-                return;
-            }
+impl Kind {
+    fn of(sock: &Sock) -> Self {
+        match sock.what {
+            _ if sock.is_subflow => Self::Subflow,
+            What::Socket => Self::Socket,
+            What::Remnant => Self::Remnant,
+            What::Request => Self::Request,
+            What::NotAccepted => Self::NotAccepted,
+            What::Orphan => Self::Orphan,
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// How a unix socket matches a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PathFound {
+    /// connect() with this path gets to it.
+    pub is_reached: bool,
+    /// The file that it is bound to is not there any more under this path.
+    pub is_former: bool,
+    /// A process in whose root directory the path leads to it; null if it does here.
+    pub root_of: Option<u32>,
+}
 
-    #[test]
-    fn sockets_in_any_words() {
-        let is = |text: &str, wanted| assert_eq!(text.parse(), Ok(wanted), "{text}");
-        is("80", Wanted::Port(80));
-        is(":80", Wanted::Port(80));
-        is("127.0.0.1:80", Wanted::Address(([127, 0, 0, 1], 80).into()));
-        for one in ["[::1]:80", "[0:0::1]:80", "::1:80"] {
-            is(one, Wanted::Address("[::1]:80".parse().unwrap()));
-        }
-        is("inode:4711", Wanted::Inode(4711));
-        is("socket:[4711]", Wanted::Inode(4711));
-        is("/run/a:80", Wanted::Path("/run/a:80".into()));
-        is("@name", Wanted::Path("@name".into()));
-        for text in [
-            "",
-            ":",
-            "70000",
-            "+80",
-            "x",
-            "a:b",
-            "localhost:80",
-            "[::1:80",
-            "inode:",
-            "inode:x",
-            "socket:[1",
-            "@",
-            "/",
-        ] {
-            assert!(text.parse::<Wanted>().is_err(), "{text}");
-        }
+/// Everything that has or uses a socket.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Owners {
+    /// Descriptors.
+    pub holders: Vec<Descriptor>,
+    /// References that are no descriptors, as the module reports them.
+    pub others: Vec<Sharer>,
+    /// io_urings that it is registered with.
+    pub rings: Vec<Registered>,
+    /// Threads in a system call on it, whose descriptor is gone.
+    pub calls: Vec<Call>,
+    /// Unix sockets in whose unread messages it may be, if nothing else has it.
+    pub queues: Vec<Queue>,
+    /// io_urings with a request that may be one on it, if nothing else has it.
+    pub requests: Vec<Descriptor>,
+    /// The part of the kernel that it belongs to.
+    pub kernel: Option<KernelOwner>,
+    /// A connection that is not accepted: the listener's inode and holders.
+    pub listener: Option<Listener>,
+    /// Epoll sets that watch it; they do not hold it.
+    pub watches: Vec<Watch>,
+    /// References whose holders are not known; null where they were not counted.
+    pub unnamed: Option<u64>,
+}
+
+impl Owners {
+    /// How many there are of which one is likely to have the socket, since nothing else has it.
+    pub fn candidates(&self) -> usize {
+        self.calls.len() + self.queues.len() + self.requests.len()
     }
+
+    /// Whether nothing is known to have the socket.
+    pub fn is_unknown(&self) -> bool {
+        self.holders.is_empty()
+            && self.others.is_empty()
+            && self.rings.is_empty()
+            && self.candidates() == 0
+            && self.kernel.is_none()
+            && self.listener.is_none()
+    }
+}
+
+/// The listener of a connection that waits for accept() or is in its handshake.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listener {
+    /// Its inode.
+    pub inode: u64,
+    /// Who has it.
+    pub holders: Vec<Descriptor>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug, Serialize)]
+pub struct Other {
+    /// Its inode; 0 if no open file has it.
+    pub inode: u64,
+    /// How its network namespace is named.
+    pub namespace: Place,
+    /// Its state.
+    pub sk_state: SkState,
+    /// What it is.
+    pub what: Kind,
+    /// The connection waits for accept(), and this is the listener.
+    pub is_listener: bool,
+    /// The addresses of the two differ: they are translated on the way.
+    pub is_translated: bool,
 }

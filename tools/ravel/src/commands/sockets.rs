@@ -14,7 +14,7 @@ use crate::packet::{self, Found};
 use crate::proc::{Proc, Unread};
 use crate::screen::Screen;
 use crate::sweep::Sweep;
-use crate::who::Answer;
+use crate::who::{Answer, Missing};
 use crate::{epoll, output, screen, stuck, view, who};
 
 /// An answer of `ravel sockets`, with the processes that it names.
@@ -204,17 +204,22 @@ impl Show for cli::Who {
     }
 
     fn model(&self, context: &Context) -> Result<Answer, Failure> {
-        let (sweep, client) = match &self.from {
-            Some(path) => (Sweep::parse(&saved(Some(path))?)?, None),
-            None => (
-                Sweep::ask(&context.client, &Proc::default())?,
-                Some(&context.client),
-            ),
+        let Some(path) = &self.from else {
+            return who::find(
+                &self.socket,
+                self.rows.all,
+                &Proc::default(),
+                &context.client,
+            );
         };
-        let answer = who::look(&self.socket, &sweep, client);
+        let answer = who::search(&self.socket, &Sweep::parse(&saved(Some(path))?)?);
         match answer.sockets.is_empty() {
-            true => Err(Failure::NoSocket(Searched {
-                processes: answer.processes,
+            true => Err(Failure::NoSocket(Missing {
+                sentence: format!(
+                    "no such socket is in the reports, which are of {}",
+                    screen::count(answer.processes, "process", "processes")
+                ),
+                mend: "ravel who without --from, to search this machine".to_owned(),
                 unread: answer.unread.sentences(),
             })),
             false => Ok(answer),
@@ -222,8 +227,7 @@ impl Show for cli::Who {
     }
 
     fn text(&self, answer: &Answer, screen: &Screen) -> Result<String, Failure> {
-        let host = self.live().then(|| Proc::default().netns(1).ok()).flatten();
-        view::who::draw(&self.socket.to_string(), answer, host, self, screen)
+        view::who::draw(&self.socket.to_string(), answer, self, screen)
     }
 
     fn wide(&self) -> bool {
