@@ -18,7 +18,7 @@ use crate::report::own_socket;
 use crate::sys::{self, Pid};
 use crate::{check, check_eq, tests, tier};
 
-mod elsewhere;
+pub(super) mod elsewhere;
 mod identity;
 mod watch;
 pub use elsewhere::TESTS as ELSEWHERE;

@@ -15,6 +15,15 @@ use crate::report::own_socket;
 use crate::sys::{self, Pid};
 use crate::{check, check_eq, tests};
 
+mod addresses;
+mod elsewhere;
+mod hidden;
+mod names;
+pub use addresses::TESTS as ADDRESSES;
+pub use elsewhere::TESTS as ELSEWHERE;
+pub use hidden::TESTS as HIDDEN;
+pub use names::TESTS as NAMES;
+
 tests!("who":
     by_port_and_address,
     by_inode_with_the_other_end,
@@ -181,7 +190,7 @@ fn nothing_found_is_said() -> Result<()> {
     let (well, out, err) = run(&["inode:1"])?;
     check!(!well && out.is_empty(), "{out}");
     check!(
-        err.contains("no process has") && err.contains("try: "),
+        err.contains("no socket has inode 1") && err.contains("try: "),
         "{err}"
     );
     check_eq!(

@@ -22,14 +22,14 @@ tests!("stuck":
 );
 
 /// The test's process in a network namespace that has a wire to another's: addresses 10.9.0.1 here, 10.9.0.2 there.
-pub(super) struct Wire {
-    pub(super) there: Child,
+pub(in crate::tests) struct Wire {
+    pub(in crate::tests) there: Child,
 }
 
-pub(super) const THERE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
-pub(super) const PORT: u16 = 4000;
+pub(in crate::tests) const THERE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+pub(in crate::tests) const PORT: u16 = 4000;
 
-fn ip(words: &str) -> Result<()> {
+pub(in crate::tests) fn ip(words: &str) -> Result<()> {
     let out = Command::new("ip").args(words.split(' ')).output()?;
     let errors = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.success(), "ip {words}: {errors}");
@@ -39,7 +39,7 @@ fn ip(words: &str) -> Result<()> {
 impl Wire {
     /// Lays it. At the other end runs a server, which accepts a connection for each line that is sent to it, and
     /// closes one for "close".
-    pub(super) fn lay() -> Result<Self> {
+    pub(in crate::tests) fn lay() -> Result<Self> {
         let mut there = Child::spawn(|link| {
             sys::unshare(libc::CLONE_NEWNET)?;
             link.send("there")?;
@@ -76,7 +76,7 @@ impl Wire {
         Ok(Self { there })
     }
 
-    pub(super) fn connect(&mut self) -> Result<(TcpStream, i32)> {
+    pub(in crate::tests) fn connect(&mut self) -> Result<(TcpStream, i32)> {
         let address = SocketAddr::from((THERE, PORT));
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(20))?;
         self.there.link.send("accept")?;
@@ -85,7 +85,7 @@ impl Wire {
 }
 
 /// Runs a scene in a process of its own, which may go to another network namespace.
-pub(super) fn elsewhere(scene: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(in crate::tests) fn elsewhere(scene: impl FnOnce() -> Result<()>) -> Result<()> {
     Child::spawn(|_| scene())?.join()
 }
 
