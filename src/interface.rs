@@ -18,7 +18,7 @@ use crate::{
         common::{
             self, AttachedSummary, LockName, LocksSummary, ProcessState, ReportName, Version,
         },
-        Str,
+        Str, SCHEMA,
     },
     report::{
         self,
@@ -194,6 +194,7 @@ fn version() -> Result<Text> {
         module: Str::at(0, module.len()),
         kernel: Str::at(module.len(), kernel.len()),
         format: FORMAT.into(),
+        schema: SCHEMA.into(),
     };
     text.put(&record, &[module, kernel])?;
     Ok(text)

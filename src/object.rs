@@ -38,6 +38,7 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
+pub(crate) mod bytes;
 pub(crate) mod compat;
 pub(crate) mod debugfs;
 pub(crate) mod layout;

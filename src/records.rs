@@ -40,7 +40,7 @@ pub mod waiters;
 pub use types::*;
 
 /// The bytes that strings of a record lie in, in pieces that follow each other.
-pub type Tail<'r> = &'r [&'r [u8]];
+pub type Tail<'t, 'r> = &'t [&'r [u8]];
 
 /// A record.
 ///
@@ -52,7 +52,7 @@ pub trait Record: Sized {
     const MOST: usize;
 
     /// Writes its fields.
-    fn write<'r, S: Sink<'r>>(&'r self, tail: Tail<'r>, sink: &mut S);
+    fn write<'r, S: Sink<'r>>(&'r self, tail: Tail<'_, 'r>, sink: &mut S);
 }
 
 /// A field's type.
@@ -65,7 +65,7 @@ pub trait Field {
     const MOST: usize;
 
     /// Writes it under its key.
-    fn write<'r, S: Sink<'r>>(&'r self, key: Key, tail: Tail<'r>, sink: &mut S);
+    fn write<'r, S: Sink<'r>>(&'r self, key: Key, tail: Tail<'_, 'r>, sink: &mut S);
 }
 
 /// A field's key in text.
@@ -100,7 +100,7 @@ pub trait Sink<'r> {
     /// Numbers with commas between; `none` if there are none.
     fn numbers(&mut self, key: Key, numbers: &'r Numbers);
     /// An address, in quotes. A path lies in `tail`.
-    fn address(&mut self, key: Key, address: &'r Address, tail: Tail<'r>);
+    fn address(&mut self, key: Key, address: &'r Address, tail: Tail<'_, 'r>);
     /// What is there is no value of the field's type.
     fn wrong(&mut self, key: Key);
 }
@@ -140,7 +140,7 @@ pub struct FieldInfo {
 }
 
 /// A value that has a name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     /// The value, or the bit.
     pub value: u64,

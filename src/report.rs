@@ -7,7 +7,6 @@
 
 #![deny(unsafe_code)]
 
-mod binary;
 mod buffer;
 pub(crate) mod memory;
 pub(crate) mod net;

@@ -13,7 +13,7 @@ use crate::{
         source::Source,
     },
     records::{
-        events::{self, Place, Who},
+        events::{self, Ancestors, Place, Who},
         Comm, Numbers, Str,
     },
     report::text::Text,
@@ -91,9 +91,11 @@ fn who(event: &Event) -> Who {
     }
 }
 
-fn line(lineage: &event::Lineage) -> Numbers {
+fn ancestors(lineage: &event::Lineage) -> Ancestors {
     let lines = usize::from(lineage.lines);
-    Numbers::of(lineage.line.get(..lines).unwrap_or_default())
+    Ancestors {
+        line: Numbers::of(lineage.line.get(..lines).unwrap_or_default()),
+    }
 }
 
 #[inline(never)]
@@ -102,7 +104,7 @@ fn write_fork(place: Place, event: &Event, text: &mut Text) -> Result {
     let record = events::Fork {
         place,
         who: who(event),
-        line: line(lineage),
+        ancestors: ancestors(lineage),
         child: lineage.child.into(),
         child_born: lineage.child_born.into(),
     };
@@ -116,7 +118,7 @@ fn write_exec(place: Place, event: &Event, text: &mut Text) -> Result {
     let record = events::Exec {
         place,
         who: who(event),
-        line: line(lineage),
+        ancestors: ancestors(lineage),
         file: Str::at(0, file.len()),
         file_cut: (lineage.file_cut != 0).into(),
     };
@@ -129,7 +131,7 @@ fn write_exit(place: Place, event: &Event, text: &mut Text) -> Result {
     let record = events::Exit {
         place,
         who: who(event),
-        line: line(lineage),
+        ancestors: ancestors(lineage),
         code: (lineage.status >> 8 & 0xff).into(),
         signal: (lineage.status & 0x7f).into(),
         core: (lineage.status & 0x80 != 0).into(),

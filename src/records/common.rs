@@ -119,6 +119,9 @@ record! {
         kernel: Str,
         /// The version of the format.
         format: Number,
+        /// A hash of the definitions of all records: the binary form of a module that has another one has other
+        /// records.
+        schema: Id,
     }
 
     /// An attached process.

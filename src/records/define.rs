@@ -62,7 +62,7 @@ macro_rules! fields {
             #[inline(always)]
             fn write_fields<'r, S: $crate::records::Sink<'r>>(
                 &'r self,
-                tail: $crate::records::Tail<'r>,
+                tail: $crate::records::Tail<'_, 'r>,
                 sink: &mut S,
             ) {
                 $( $crate::records::Field::write(
@@ -114,7 +114,7 @@ macro_rules! record {
 
                 fn write<'r, S: $crate::records::Sink<'r>>(
                     &'r self,
-                    tail: $crate::records::Tail<'r>,
+                    tail: $crate::records::Tail<'_, 'r>,
                     sink: &mut S,
                 ) {
                     self.write_fields(tail, sink);
@@ -131,7 +131,7 @@ macro_rules! record {
         pub fn write<'r, S: $crate::records::Sink<'r>>(
             kind: u16,
             bytes: &'r [u8],
-            tail: $crate::records::Tail<'r>,
+            tail: $crate::records::Tail<'_, 'r>,
             sink: &mut S,
         ) -> Option<$crate::records::Cast> {
             use zerocopy::FromBytes;
@@ -169,7 +169,7 @@ macro_rules! part {
             fn write<'r, S: $crate::records::Sink<'r>>(
                 &'r self,
                 _key: $crate::records::Key,
-                tail: $crate::records::Tail<'r>,
+                tail: $crate::records::Tail<'_, 'r>,
                 sink: &mut S,
             ) {
                 self.write_fields(tail, sink);
@@ -263,7 +263,7 @@ macro_rules! enumeration {
             fn write<'r, S: $crate::records::Sink<'r>>(
                 &'r self,
                 key: $crate::records::Key,
-                _tail: $crate::records::Tail<'r>,
+                _tail: $crate::records::Tail<'_, 'r>,
                 sink: &mut S,
             ) {
                 let name: &'static str = match self.get() {
@@ -309,7 +309,7 @@ macro_rules! bits {
             fn write<'r, S: $crate::records::Sink<'r>>(
                 &'r self,
                 key: $crate::records::Key,
-                _tail: $crate::records::Tail<'r>,
+                _tail: $crate::records::Tail<'_, 'r>,
                 sink: &mut S,
             ) {
                 sink.bits(key, self.get(), Self::NAMES);

@@ -16,9 +16,8 @@ record! {
         place: Place,
         /// The process that forks.
         who: Who,
-        /// Its ancestors, the nearest first, at most 8, or `none`. A complete list ends with 1, or with 2 for a kernel
-        /// thread.
-        line: Numbers,
+        /// Its ancestors.
+        ancestors: Ancestors,
         /// The new process.
         child: Number,
         /// `born` of the child.
@@ -31,8 +30,8 @@ record! {
         place: Place,
         /// The process, with its new name.
         who: Who,
-        /// As in `fork`.
-        line: Numbers,
+        /// Its ancestors.
+        ancestors: Ancestors,
         /// The program as it was passed to execve(), its first 61 bytes.
         file: Str,
         /// `file` was longer.
@@ -45,8 +44,8 @@ record! {
         place: Place,
         /// The process.
         who: Who,
-        /// As in `fork`.
-        line: Numbers,
+        /// Its ancestors.
+        ancestors: Ancestors,
         /// Its exit code, 0 to 255.
         code: Number,
         /// The signal that terminated it, or 0.
@@ -404,6 +403,13 @@ part! {
         born: Number [ns],
         /// The name of the process, that of its main thread.
         comm: Comm,
+    }
+
+    /// The ancestors of a process.
+    Ancestors {
+        /// Its ancestors, the nearest first, at most 8, or `none`. A complete list ends with 1, or with 2 for a kernel
+        /// thread.
+        line: Numbers,
     }
 
     /// The socket of an event, as it is at the time of the event, mostly without its lock.

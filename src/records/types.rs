@@ -119,7 +119,7 @@ macro_rules! places {
 
             /// What is there.
             #[inline(always)]
-            fn find<'r>(&self, tail: Tail<'r>) -> Option<&'r [u8]> {
+            fn find<'r>(&self, tail: Tail<'_, 'r>) -> Option<&'r [u8]> {
                 find(self.get(), tail)
             }
         }
@@ -129,7 +129,7 @@ places!(Str Word Bytes);
 
 /// What is at a place.
 #[inline]
-fn find<'r>(place: u64, tail: Tail<'r>) -> Option<&'r [u8]> {
+fn find<'r>(place: u64, tail: Tail<'_, 'r>) -> Option<&'r [u8]> {
     let (mut at, len) = (place as u32 as usize, (place >> 32) as usize);
     if len == 0 {
         return Some(&[]);
@@ -364,7 +364,7 @@ impl Address {
     }
 
     /// Its text without quotes. The room is for one that is no path.
-    pub fn text<'t>(&self, tail: Tail<'t>, room: &'t mut AddressText) -> &'t [u8] {
+    pub fn text<'t>(&self, tail: Tail<'_, 't>, room: &'t mut AddressText) -> &'t [u8] {
         let port = self.port();
         let written = match self.form() {
             Self::IPV4 => return room.ipv4(self, None),
@@ -387,9 +387,9 @@ impl Address {
         }
     }
 
-    /// Whether it is in the record's strings, and so needs escapes.
-    pub fn is_path(&self) -> bool {
-        self.form() == Self::PATH
+    /// The path that it is, which may need escapes; none if it is no path, and of one, if it is not there.
+    pub fn path_in<'r>(&self, tail: Tail<'_, 'r>) -> Option<Option<&'r [u8]>> {
+        (self.form() == Self::PATH).then(|| find(self.number(), tail))
     }
 }
 
@@ -515,7 +515,7 @@ impl<T: Field> Field for Maybe<T> {
     const MOST: usize = T::MOST;
 
     #[inline(always)]
-    fn write<'r, S: Sink<'r>>(&'r self, key: Key, tail: Tail<'r>, sink: &mut S) {
+    fn write<'r, S: Sink<'r>>(&'r self, key: Key, tail: Tail<'_, 'r>, sink: &mut S) {
         match self.there.get() {
             0 => {}
             1 => self.value.write(key, tail, sink),
@@ -532,7 +532,7 @@ macro_rules! field {
             const MOST: usize = $most;
 
             #[inline(always)]
-            fn write<'r, S: Sink<'r>>(&'r self, $key: Key, $tail: Tail<'r>, $sink: &mut S) {
+            fn write<'r, S: Sink<'r>>(&'r self, $key: Key, $tail: Tail<'_, 'r>, $sink: &mut S) {
                 let $value = self;
                 $write
             }
@@ -586,7 +586,7 @@ impl Field for Str {
     const MOST: usize = 2;
 
     #[inline(always)]
-    fn write<'r, S: Sink<'r>>(&'r self, key: Key, tail: Tail<'r>, sink: &mut S) {
+    fn write<'r, S: Sink<'r>>(&'r self, key: Key, tail: Tail<'_, 'r>, sink: &mut S) {
         match self.find(tail) {
             Some(bytes) => sink.string(key, bytes),
             None => sink.wrong(key),
@@ -599,7 +599,7 @@ impl Field for Reason {
     const MOST: usize = 17;
 
     #[inline(always)]
-    fn write<'r, S: Sink<'r>>(&'r self, key: Key, tail: Tail<'r>, sink: &mut S) {
+    fn write<'r, S: Sink<'r>>(&'r self, key: Key, tail: Tail<'_, 'r>, sink: &mut S) {
         let place = self.get();
         match place >> 32 {
             0 => sink.word(key, b"none"),

@@ -27,16 +27,6 @@ impl Buffer {
         &self.room[..self.len]
     }
 
-    /// The same, to be changed.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.room[..self.len]
-    }
-
-    /// How many bytes were written.
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     /// Forgets what was written after the first `len` bytes, and keeps the room.
     pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -70,35 +60,6 @@ impl Buffer {
             }
             None => self.push_where_is_no_room(bytes),
         }
-    }
-
-    /// Appends bytes whose number is known, likewise.
-    #[inline(always)]
-    pub(super) fn push_array<const N: usize>(&mut self, bytes: &[u8; N]) -> Result {
-        let free = self.room.get_mut(self.len..).unwrap_or_default();
-        match free.first_chunk_mut::<N>() {
-            Some(free) => {
-                *free = *bytes;
-                self.len = self.len.wrapping_add(N);
-                Ok(())
-            }
-            None => self.push_where_is_no_room(bytes),
-        }
-    }
-
-    /// Appends two bytes of length, and these: all, or some of it where there is no memory.
-    #[inline(always)]
-    pub(super) fn push_sized(&mut self, bytes: &[u8]) -> Result {
-        let len = u16::try_from(bytes.len()).map_err(|_| EOVERFLOW)?;
-        self.push_array(&len.to_le_bytes())?;
-        self.push(bytes)
-    }
-
-    /// Tells the length of what was appended behind the two bytes at a place, in these.
-    pub(super) fn size(&mut self, at: usize) -> Result {
-        let len = u16::try_from(self.len - at - 2).map_err(|_| EOVERFLOW)?;
-        self.bytes_mut()[at..at + 2].copy_from_slice(&len.to_le_bytes());
-        Ok(())
     }
 
     /// Returns room for so many bytes behind what was written.

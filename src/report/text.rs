@@ -1,27 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Records as lines of text, or in the binary form that programs may ask for.
+//!
+//! The binary form is what [`records`](crate::records) defines: each record is its structure behind a header, and its
+//! strings behind that.
 
 #![deny(unsafe_code)]
 
 use super::{
-    binary::{Schemas, Type, MAGIC},
     buffer::{copy_few, Buffer},
-    gfp, Fault,
+    Fault,
 };
-use crate::object::compat::ENODATA;
-use crate::records::{
-    common::{Errno, Error as ErrorRecord, ReportName},
-    Address, AddressText, Key, Name, Numbers, Record, Sink, Str, Tail,
+use crate::{
+    object::{bytes::bytes_of, compat::ENODATA},
+    records::{
+        common::{Errno, Error as ErrorRecord, ReportName},
+        header, prefix, Address, AddressText, Key, Name, Numbers, Record, Sink, Str, Tail, HEADER,
+    },
 };
 use kernel::prelude::*;
 
 /// A form of records.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Lines.
+    #[default]
     Text,
-    /// What `binary` makes.
+    /// Structures.
     Binary,
 }
 
@@ -29,8 +34,7 @@ pub(crate) enum Form {
 #[derive(Default)]
 pub(crate) struct Text {
     buffer: Buffer,
-    /// In the binary form.
-    binary: Option<KBox<Schemas>>,
+    form: Form,
 }
 
 impl Text {
@@ -41,18 +45,14 @@ impl Text {
         Ok(text)
     }
 
-    /// Restarts in a form: no shape was emitted yet. The capacity is kept.
+    /// Restarts in a form. The capacity is kept.
     pub(crate) fn restart(&mut self, form: Form) -> Result {
         self.buffer.truncate(0);
-        match (form, &mut self.binary) {
-            (Form::Text, binary) => {
-                *binary = None;
-                return Ok(());
-            }
-            (Form::Binary, Some(schemas)) => schemas.restart(),
-            (Form::Binary, binary) => *binary = Some(KBox::new(Schemas::default(), gfp())?),
+        self.form = form;
+        match form {
+            Form::Text => Ok(()),
+            Form::Binary => self.buffer.push(&const { prefix() }),
         }
-        self.buffer.push(MAGIC)
     }
 
     /// What was written.
@@ -75,32 +75,27 @@ impl Text {
         self.buffer.reserve(bytes);
     }
 
-    /// Drops the text, which the reader has, and keeps the capacity. Shapes emitted in it stay known.
+    /// Drops the text, which the reader has, and keeps the capacity.
     pub(crate) fn clear(&mut self) {
         self.buffer.truncate(0);
-        if let Some(schemas) = &mut self.binary {
-            schemas.settle();
-        }
     }
 
     /// Forgets what was written after the first `len` bytes.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.buffer.truncate(len);
-        if let Some(schemas) = &mut self.binary {
-            schemas.forget(len);
-        }
     }
 
     /// Writes a record, whose strings are in `tail`. If memory runs out, none of it stays.
-    pub(crate) fn put<R: Record>(&mut self, record: &R, tail: Tail<'_>) -> Result {
-        match self.binary {
-            None => self.put_text(record, tail),
-            Some(_) => self.put_binary(record, tail),
+    #[inline]
+    pub(crate) fn put<R: Record>(&mut self, record: &R, tail: Tail<'_, '_>) -> Result {
+        match self.form {
+            Form::Text => self.put_text(record, tail),
+            Form::Binary => self.put_binary(R::INFO.kind, bytes_of(record), tail),
         }
     }
 
     #[inline(never)]
-    fn put_text<R: Record>(&mut self, record: &R, tail: Tail<'_>) -> Result {
+    fn put_text<R: Record>(&mut self, record: &R, tail: Tail<'_, '_>) -> Result {
         // A byte of a string has four of text at most.
         let strings: usize = tail.iter().map(|piece| piece.len()).sum();
         let room = self.buffer.room(R::MOST + strings * 4)?;
@@ -122,25 +117,28 @@ impl Text {
     }
 
     #[inline(never)]
-    fn put_binary<R: Record>(&mut self, record: &R, tail: Tail<'_>) -> Result {
-        let start = self.buffer.len();
-        let Some(schemas) = &mut self.binary else {
-            return Ok(());
+    fn put_binary(&mut self, kind: u16, fields: &[u8], tail: Tail<'_, '_>) -> Result {
+        let strings: usize = tail.iter().map(|piece| piece.len()).sum();
+        let used = HEADER + fields.len() + strings;
+        let len = used.next_multiple_of(8);
+        let header = header(kind, fields.len() as u16, len as u32);
+        let mut free = self.buffer.room(len)?;
+        let mut push = |bytes: &[u8]| {
+            let (to, rest) = core::mem::take(&mut free)
+                .split_at_mut_checked(bytes.len())
+                .unwrap_or_default();
+            copy_few(to, bytes);
+            free = rest;
         };
-        let mut frame = Frame {
-            result: schemas.begin(R::INFO.name, &mut self.buffer),
-            schemas,
-            buffer: &mut self.buffer,
-        };
-        record.write(tail, &mut frame);
-        let mut result = frame.result;
-        if result.is_ok() {
-            result = schemas.end(start, &mut self.buffer);
+        push(&header);
+        push(fields);
+        for piece in tail {
+            push(piece);
         }
-        if result.is_err() {
-            self.truncate(start);
-        }
-        result
+        // So that the next record begins at a multiple of 8.
+        push(&[0; 7][..len - used]);
+        self.buffer.advance(len);
+        Ok(())
     }
 
     /// Writes an `error` record. `pid` is 0 where none was named.
@@ -364,13 +362,13 @@ impl<'r> Sink<'r> for Line<'_> {
     }
 
     #[inline(never)]
-    fn address(&mut self, key: Key, address: &'r Address, tail: Tail<'r>) {
+    fn address(&mut self, key: Key, address: &'r Address, tail: Tail<'_, 'r>) {
         let mut room = AddressText::default();
         self.key(key);
-        let text = address.text(tail, &mut room);
-        if address.is_path() {
-            return self.quoted(text);
+        if let Some(path) = address.path_in(tail) {
+            return self.quoted(path.unwrap_or_default());
         }
+        let text = address.text(tail, &mut room);
         self.push(b"\"");
         self.push(text);
         self.push(b"\"");
@@ -378,128 +376,6 @@ impl<'r> Sink<'r> for Line<'_> {
 
     fn wrong(&mut self, _key: Key) {
         self.fits = false;
-    }
-}
-
-/// A frame of the binary form being written.
-struct Frame<'b> {
-    buffer: &'b mut Buffer,
-    schemas: &'b mut Schemas,
-    result: Result,
-}
-
-impl Frame<'_> {
-    /// Writes a field. What went wrong before is none of its business: nothing of the record stays then.
-    #[inline(always)]
-    fn field(&mut self, key: Key, kind: Type, write: impl FnOnce(&mut Buffer) -> Result) {
-        let written = match self.schemas.field(key, kind) {
-            Ok(()) => write(self.buffer),
-            err => err,
-        };
-        if written.is_err() {
-            self.result = written;
-        }
-    }
-
-    /// Writes a value that has so many bytes.
-    #[inline(never)]
-    fn value<const N: usize>(&mut self, key: Key, kind: Type, value: [u8; N]) {
-        self.field(key, kind, |buffer| buffer.push_array(&value));
-    }
-
-    /// Writes a value that has any number of bytes.
-    #[inline(never)]
-    fn sized(&mut self, key: Key, kind: Type, value: &[u8]) {
-        self.field(key, kind, |buffer| buffer.push_sized(value));
-    }
-
-    /// Writes a word that is made of pieces.
-    fn pieces(&mut self, key: Key, pieces: impl FnOnce(&mut dyn FnMut(&[u8]))) {
-        self.field(key, Type::Word, |buffer| {
-            // Its length comes when it is known.
-            let at = buffer.len();
-            buffer.push_array(&[0; 2])?;
-            let mut result = Ok(());
-            pieces(&mut |bytes| {
-                if result.is_ok() {
-                    result = buffer.push(bytes);
-                }
-            });
-            result?;
-            buffer.size(at)
-        });
-    }
-}
-
-impl<'r> Sink<'r> for Frame<'_> {
-    fn number(&mut self, key: Key, number: u64) {
-        self.value(key, Type::Number, number.to_le_bytes());
-    }
-
-    fn signed(&mut self, key: Key, number: i64) {
-        self.value(key, Type::Signed, number.to_le_bytes());
-    }
-
-    fn hex(&mut self, key: Key, number: u64) {
-        self.value(key, Type::Hex, number.to_le_bytes());
-    }
-
-    fn ether_type(&mut self, key: Key, number: u16) {
-        self.value(key, Type::Ether, number.to_le_bytes());
-    }
-
-    fn id(&mut self, key: Key, id: u64) {
-        self.value(key, Type::Id, id.to_le_bytes());
-    }
-
-    fn flag(&mut self, key: Key, flag: bool) {
-        self.value(key, Type::Flag, [flag.into()]);
-    }
-
-    fn offset(&mut self, key: Key, raw: u16, set: bool) {
-        let [low, high] = raw.to_le_bytes();
-        self.value(key, Type::Offset, [low, high, set.into()]);
-    }
-
-    fn word(&mut self, key: Key, word: &'r [u8]) {
-        self.sized(key, Type::Word, word);
-    }
-
-    fn numbered(&mut self, key: Key, prefix: &'static str, number: u64) {
-        self.pieces(key, |push| {
-            push(prefix.as_bytes());
-            push(Digits::of(number).bytes());
-        });
-    }
-
-    fn bits(&mut self, key: Key, bits: u64, names: &'static [Name]) {
-        self.pieces(key, |push| each_name(bits, names, push));
-    }
-
-    fn string(&mut self, key: Key, bytes: &'r [u8]) {
-        self.sized(key, Type::String, bytes);
-    }
-
-    fn bytes(&mut self, key: Key, bytes: &'r [u8]) {
-        self.pieces(key, |push| {
-            for byte in bytes {
-                let [.., high, low] = eight_digits((*byte).into());
-                push(&[high, low]);
-            }
-        });
-    }
-
-    fn numbers(&mut self, key: Key, numbers: &'r Numbers) {
-        self.pieces(key, |push| each_number(numbers, push));
-    }
-
-    fn address(&mut self, key: Key, address: &'r Address, tail: Tail<'r>) {
-        let mut room = AddressText::default();
-        self.sized(key, Type::String, address.text(tail, &mut room));
-    }
-
-    fn wrong(&mut self, _key: Key) {
-        self.result = Err(EOVERFLOW);
     }
 }
 

@@ -1,191 +1,202 @@
-//! The binary form of records, which the module makes for programs: the same records, their keys told once.
+//! The binary form of records, which the module makes for programs: their structures, read in place.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
-use std::ptr;
-use std::rc::Rc;
+use std::str;
 
 use crate::line::{Quoted, Value};
+use crate::records::{
+    self, Address, Cast, HEADER, Key, MAGIC, Name, Numbers, Sink, Tail, common, events, memory,
+    process, skbs, sockets, waiters,
+};
 use crate::{Error, Line};
 
-/// The first bytes of it.
-pub(crate) const MAGIC: &[u8; 8] = b"\x7fravel\x00\x02";
-
-/// The shape of what tells a shape.
-const SHAPE: u32 = u32::MAX;
-
-/// What records of one shape have.
-#[derive(Debug)]
-pub(crate) struct Shape<'a> {
-    /// Their kind.
-    pub(crate) kind: &'a str,
-    /// The keys of their values.
-    pub(crate) keys: Vec<&'a str>,
-    /// What these are.
-    types: Vec<u8>,
-    /// Where the keys of a type of record stand among them: worked out once for all records.
-    places: RefCell<Vec<(Keys, Places)>>,
+/// Whether an answer is in the binary form, be it that of another version of the module.
+pub(crate) fn is_binary(answer: &[u8]) -> bool {
+    answer.starts_with(&MAGIC[..7])
 }
 
-/// The keys of a type of record.
-type Keys = &'static [&'static str];
-
-/// The place of each; [`NOWHERE`] where it has none.
-type Places = Rc<[u16]>;
-
-/// A place behind all that there can be.
-const NOWHERE: u16 = u16::MAX;
+/// Whether an answer is in a binary form that has other records than those that are known here.
+pub(crate) fn is_foreign(answer: &[u8]) -> bool {
+    is_binary(answer) && !answer.starts_with(&records::prefix())
+}
 
 /// The records one by one.
 #[derive(Debug)]
 pub(crate) struct Records<'a> {
     rest: &'a [u8],
-    shapes: Vec<Rc<Shape<'a>>>,
 }
 
-/// Takes the first bytes off.
+/// Takes the first bytes off, whose number is known.
 #[inline]
-fn take<'a>(from: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = from.split_at_checked(len)?;
+fn take<'a, const N: usize>(from: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (taken, rest) = from.split_first_chunk()?;
     *from = rest;
     Some(taken)
-}
-
-#[inline]
-fn take_u16(from: &mut &[u8]) -> Option<u16> {
-    let (bytes, rest) = from.split_first_chunk()?;
-    *from = rest;
-    Some(u16::from_le_bytes(*bytes))
-}
-
-fn take_u32(from: &mut &[u8]) -> Option<u32> {
-    Some(u32::from_le_bytes(take(from, 4)?.try_into().ok()?))
-}
-
-#[inline]
-fn take_u64(from: &mut &[u8]) -> Option<u64> {
-    let (bytes, rest) = from.split_first_chunk()?;
-    *from = rest;
-    Some(u64::from_le_bytes(*bytes))
-}
-
-fn take_name<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
-    let len = take(from, 1)?[0];
-    std::str::from_utf8(take(from, len.into())?)
-        .ok()
-        .filter(|name| !name.is_empty())
-}
-
-impl<'a> Shape<'a> {
-    fn parse(mut text: &'a [u8]) -> Option<Self> {
-        let kind = take_name(&mut text)?;
-        let (mut keys, mut types) = (Vec::new(), Vec::new());
-        while !text.is_empty() {
-            types.push(take(&mut text, 1)?[0]);
-            keys.push(take_name(&mut text)?);
-        }
-        let all_differ = keys.iter().collect::<HashSet<_>>().len() == keys.len();
-        (all_differ && keys.len() < usize::from(NOWHERE)).then_some(Self {
-            kind,
-            keys,
-            types,
-            places: RefCell::default(),
-        })
-    }
-
-    /// Where the keys of a type of record stand.
-    pub(crate) fn places(&self, keys: Keys) -> Places {
-        let mut known = self.places.borrow_mut();
-        if let Some((_, places)) = known.iter().find(|(its, _)| ptr::eq(*its, keys)) {
-            return places.clone();
-        }
-        let place = |key: &&str| self.keys.iter().position(|its| its == key);
-        let places = keys
-            .iter()
-            .map(|key| place(key).map_or(NOWHERE, |place| place as u16));
-        let places: Places = places.collect();
-        known.push((keys, places.clone()));
-        places
-    }
-
-    /// Puts the values of a record of this shape in the place of others. None where it is no such record.
-    pub(crate) fn values(&self, mut text: &'a [u8], values: &mut Vec<Value<'a>>) -> Option<()> {
-        values.resize(self.types.len(), Value::Flag(false));
-        for (value, type_) in values.iter_mut().zip(&self.types) {
-            *value = match type_ {
-                0 => Value::Number(take_u64(&mut text)?),
-                1 => Value::Signed(take_u64(&mut text)? as i64),
-                2 => Value::Hex(take_u64(&mut text)?),
-                3 => Value::Id(take_u64(&mut text)?),
-                4 => match take(&mut text, 1)? {
-                    [0] => Value::Flag(false),
-                    [1] => Value::Flag(true),
-                    _ => return None,
-                },
-                5 | 6 => {
-                    let len = take_u16(&mut text)?;
-                    let bytes = take(&mut text, len.into())?;
-                    if *type_ == 5 {
-                        Value::Bare(std::str::from_utf8(bytes).ok()?)
-                    } else {
-                        Value::Quoted(Quoted::plain(bytes))
-                    }
-                }
-                7 => Value::EtherType(take_u16(&mut text)?),
-                8 => {
-                    let raw = take_u16(&mut text)?;
-                    match take(&mut text, 1)? {
-                        [0] => Value::Offset(raw, false),
-                        [1] => Value::Offset(raw, true),
-                        _ => return None,
-                    }
-                }
-                _ => return None,
-            };
-        }
-        text.is_empty().then_some(())
-    }
 }
 
 impl<'a> Records<'a> {
     /// Of a whole answer, where it is in this form.
     pub(crate) fn new(answer: &'a [u8]) -> Option<Self> {
-        let rest = answer.strip_prefix(MAGIC)?;
-        Some(Self {
-            rest,
-            shapes: Vec::new(),
-        })
+        let rest = answer.strip_prefix(&records::prefix())?;
+        Some(Self { rest })
     }
 
-    /// Goes on to the next record, which has that number: whether there is one.
+    /// Goes on to the next record that is known here, which has that number: whether there is one.
     pub(crate) fn next(&mut self, line: &mut Line<'a>, number: usize) -> Result<bool, Error> {
         while !self.rest.is_empty() {
-            let cut = Error::Cut { lines: number - 1 };
             let wrong = |reason: &str| Error::Parse {
                 line: number,
                 reason: reason.to_owned(),
             };
+            let cut = || Error::Cut { lines: number - 1 };
             let mut rest = self.rest;
-            let head = take_u32(&mut rest).zip(take_u32(&mut rest));
-            let Some((len, shape)) = head else {
-                return Err(cut);
-            };
-            let Some(body) = take(&mut rest, len as usize) else {
-                return Err(cut);
-            };
+            let header: &[u8; HEADER] = take(&mut rest).ok_or_else(cut)?;
+            let [kind, more, low, high, len @ ..] = *header;
+            let (kind, size) = (
+                u16::from_le_bytes([kind, more]),
+                u16::from_le_bytes([low, high]),
+            );
+            let len = u32::from_le_bytes(len) as usize;
+            let len = len.checked_sub(HEADER);
+            let len = len.ok_or_else(|| wrong("a record shorter than its header"))?;
+            let (record, rest) = rest.split_at_checked(len).ok_or_else(cut)?;
+            let fields = record.split_at_checked(size.into());
+            let (fields, tail) = fields.ok_or_else(|| wrong("a record shorter than its fields"))?;
             self.rest = rest;
-            if shape == SHAPE {
-                let shape = Shape::parse(body);
-                let shape = shape.ok_or_else(|| wrong("not the shape of a record"))?;
-                self.shapes.push(Rc::new(shape));
-                continue;
+            if read(line, kind, fields, tail, number).map_err(wrong)? {
+                return Ok(true);
             }
-            let shape = self.shapes.get(shape as usize);
-            let shape = shape.ok_or_else(|| wrong("a record of no known shape"))?;
-            let read = line.read_binary(shape, body, number);
-            read.ok_or_else(|| wrong("a record that is not of its shape"))?;
-            return Ok(true);
         }
         Ok(false)
+    }
+}
+
+/// Reads a record of that number: whether it is known here.
+fn read<'a>(
+    line: &mut Line<'a>,
+    kind: u16,
+    fields: &'a [u8],
+    tail: &'a [u8],
+    number: usize,
+) -> Result<bool, &'static str> {
+    let tail: Tail<'_, 'a> = &[tail];
+    let mut values = Values {
+        line: line.restart(number),
+        is_wrong: false,
+    };
+    let sink = &mut values;
+    // Those that there are most of come first.
+    let cast = events::write(kind, fields, tail, sink)
+        .or_else(|| memory::write(kind, fields, tail, sink))
+        .or_else(|| sockets::write(kind, fields, tail, sink))
+        .or_else(|| skbs::write(kind, fields, tail, sink))
+        .or_else(|| process::write(kind, fields, tail, sink))
+        .or_else(|| waiters::write(kind, fields, tail, sink))
+        .or_else(|| common::write(kind, fields, tail, sink));
+    let is_wrong = values.is_wrong;
+    match cast {
+        None => Ok(false),
+        Some(Cast::Record(_)) if is_wrong => Err("a record with a value that is none"),
+        Some(Cast::Record(name)) => {
+            line.kind = name;
+            Ok(true)
+        }
+        Some(Cast::Short) => Err("a record that lacks fields"),
+    }
+}
+
+/// The values of a record, as they are found in its structure.
+struct Values<'l, 'a> {
+    line: &'l mut Line<'a>,
+    is_wrong: bool,
+}
+
+impl<'a> Sink<'a> for Values<'_, 'a> {
+    #[inline(always)]
+    fn number(&mut self, key: Key, number: u64) {
+        self.line.push(key, Value::Number(number));
+    }
+
+    #[inline(always)]
+    fn signed(&mut self, key: Key, number: i64) {
+        self.line.push(key, Value::Signed(number));
+    }
+
+    #[inline(always)]
+    fn hex(&mut self, key: Key, number: u64) {
+        self.line.push(key, Value::Hex(number));
+    }
+
+    #[inline(always)]
+    fn ether_type(&mut self, key: Key, number: u16) {
+        self.line.push(key, Value::EtherType(number));
+    }
+
+    #[inline(always)]
+    fn id(&mut self, key: Key, id: u64) {
+        self.line.push(key, Value::Id(id));
+    }
+
+    #[inline(always)]
+    fn flag(&mut self, key: Key, flag: bool) {
+        self.line.push(key, Value::Flag(flag));
+    }
+
+    #[inline(always)]
+    fn offset(&mut self, key: Key, raw: u16, set: bool) {
+        self.line.push(key, Value::Offset(raw, set));
+    }
+
+    #[inline(always)]
+    fn word(&mut self, key: Key, word: &'a [u8]) {
+        match str::from_utf8(word) {
+            Ok(word) => self.line.push(key, Value::Bare(word)),
+            Err(_) => self.is_wrong = true,
+        }
+    }
+
+    fn numbered(&mut self, key: Key, prefix: &'static str, number: u64) {
+        let value = match prefix {
+            "" => Value::Number(number),
+            prefix => Value::Numbered(prefix, number),
+        };
+        self.line.push(key, value);
+    }
+
+    #[inline(always)]
+    fn bits(&mut self, key: Key, bits: u64, names: &'static [Name]) {
+        self.line.push(key, Value::Names(bits, names));
+    }
+
+    #[inline(always)]
+    fn string(&mut self, key: Key, bytes: &'a [u8]) {
+        self.line.push(key, Value::Quoted(Quoted::plain(bytes)));
+    }
+
+    fn bytes(&mut self, key: Key, bytes: &'a [u8]) {
+        self.line.push(key, Value::Bytes(bytes));
+    }
+
+    fn numbers(&mut self, key: Key, numbers: &'a Numbers) {
+        match numbers.get() {
+            Some(_) => self.line.push(key, Value::Numbers(numbers)),
+            None => self.is_wrong = true,
+        }
+    }
+
+    #[inline(always)]
+    fn address(&mut self, key: Key, address: &'a Address, tail: Tail<'_, 'a>) {
+        let value = match address.path_in(tail) {
+            Some(Some(path)) => Value::Quoted(Quoted::plain(path)),
+            Some(None) if address.is_valid() => Value::Address(address),
+            _ => {
+                self.is_wrong = true;
+                return;
+            }
+        };
+        self.line.push(key, value);
+    }
+
+    fn wrong(&mut self, _key: Key) {
+        self.is_wrong = true;
     }
 }

@@ -6,9 +6,10 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::binary::Records;
+use crate::binary::{Records, is_foreign};
+use crate::records::SCHEMA;
 use crate::{
-    AnonVmaReport, Attached, ChainsReport, CowReport, Error, Line, LineageReport, PageReport,
+    AnonVmaReport, Attached, ChainsReport, CowReport, Error, Id, Line, LineageReport, PageReport,
     ReportError, ReportName, SharersReport, SkbsReport, SocketsReport, Version, WaitersReport,
 };
 
@@ -85,9 +86,18 @@ impl Client {
         self.binary(&format!("{report} {pid}"))
     }
 
+    /// An answer in the binary form; as text, if the module has other records than those that are known here.
     fn binary(&self, request: &str) -> Result<Vec<u8>, Error> {
-        self.ask(format!("binary {request}").as_bytes())?
-            .into_text(&self.root.join("query"))
+        let mut answer = self.ask(format!("binary {request}").as_bytes())?;
+        if is_foreign(&answer.text) {
+            answer = self.ask(request.as_bytes())?;
+        }
+        answer.into_text(&self.root.join("query"))
+    }
+
+    /// Whether the module has the same records as those that are known here.
+    pub(crate) fn has_known_records(&self) -> Result<bool, Error> {
+        Ok(self.version()?.schema == Some(Id(SCHEMA)))
     }
 
     /// Writes one request, in whatever words, and reads the answer to its end.
@@ -118,7 +128,7 @@ impl Client {
 
     /// The report `waiters` of a process.
     pub fn waiters(&self, pid: u32) -> Result<WaitersReport, Error> {
-        WaitersReport::parse(&self.query(&ReportName::Waiters, pid)?)
+        WaitersReport::parse(&self.records(&ReportName::Waiters, pid)?)
     }
 
     /// The report `cow` of a process.

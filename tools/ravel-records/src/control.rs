@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::body::{Body, check};
 use crate::line::record;
-use crate::{Error, ProcessState, ReportName, Text};
+use crate::{Error, Id, ProcessState, ReportName, Text};
 
 record! {
     /// The `version` record.
@@ -15,6 +15,8 @@ record! {
         kernel: Text,
         /// Version of the report format.
         format: u64,
+        /// A hash of the definitions of all records; older modules do not report it.
+        schema: Option<Id>,
     }
 }
 

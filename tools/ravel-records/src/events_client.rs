@@ -46,9 +46,11 @@ impl Client {
         let path = self.root().join(format!("events/{stream}/events"));
         match File::options().read(true).write(true).open(&path) {
             Ok(file) => Ok(Reader {
+                client: self.clone(),
                 file,
                 path,
                 room: Vec::new(),
+                has_known_records: None,
             }),
             Err(source) => Err(Error::Io { path, source }),
         }
@@ -64,16 +66,31 @@ pub struct HeldStream {
 /// A reader of a stream: it has one batch at a time, which is given back when this is dropped.
 #[derive(Debug)]
 pub struct Reader {
+    client: Client,
     file: File,
     path: PathBuf,
     /// Where batches are read to.
     room: Vec<u8>,
+    /// Whether the module has the records that are known here, once that was asked.
+    has_known_records: Option<bool>,
 }
 
 impl Reader {
     /// Sets the terms of the next batches, such as `events=100 ms=5000 form=binary`.
+    ///
+    /// If the module has other records than those that are known here, batches are text in any case.
     pub fn terms(&mut self, terms: &str) -> Result<(), Error> {
-        self.write(&format!("lease {terms}"))
+        let Some(others) = terms.strip_suffix("form=binary") else {
+            return self.write(&format!("lease {terms}"));
+        };
+        let is_known = match self.has_known_records {
+            Some(is_known) => is_known,
+            None => *self
+                .has_known_records
+                .insert(self.client.has_known_records()?),
+        };
+        let form = if is_known { "binary" } else { "text" };
+        self.write(&format!("lease {others}form={form}"))
     }
 
     /// Reserves the next batch, and reads it; none if nothing is ready.

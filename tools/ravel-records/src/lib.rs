@@ -45,6 +45,8 @@ mod page;
 mod sharers;
 mod skbs;
 mod sockets;
+#[path = "../../../src/records.rs"]
+pub mod records;
 mod tree;
 mod value;
 pub mod verdict;

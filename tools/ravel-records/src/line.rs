@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
-use std::rc::Rc;
+use std::ptr;
 
 use crate::Error;
-use crate::binary::Shape;
+use crate::records::{Address, Name, Numbers};
+use crate::value::bare;
 
 /// A value as it stands in a line, before anyone says what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,16 @@ pub enum Value<'a> {
     EtherType(u16),
     /// A header offset of an sk_buff, and whether it is set, likewise.
     Offset(u16, bool),
+    /// A prefix and a number, of what has no name, likewise.
+    Numbered(&'static str, u64),
+    /// Bits, and the names that they can have, likewise.
+    Names(u64, &'static [Name]),
+    /// Bytes of a packet, likewise.
+    Bytes(&'a [u8]),
+    /// Numbers, of which there is room for as many as it says, likewise.
+    Numbers(&'a Numbers),
+    /// An address that is no path, likewise.
+    Address(&'a Address),
 }
 
 /// A string as it stands in a line, without its quotes.
@@ -46,48 +57,10 @@ pub struct Line<'a> {
     pub kind: &'a str,
     /// Place in the text, from 1, for messages.
     pub number: usize,
-    keys: Keys<'a>,
+    keys: Vec<&'a str>,
     values: Vec<Value<'a>>,
     /// Behind the key that was asked for last: who reads a record asks for one after the other.
     next: Cell<usize>,
-}
-
-/// Where the keys of a line's values stand.
-#[derive(Clone, Debug)]
-enum Keys<'a> {
-    /// With each, in text.
-    Own(Vec<&'a str>),
-    /// In the shape that was told before, in the binary form.
-    Shape(Rc<Shape<'a>>),
-}
-
-impl Default for Keys<'_> {
-    fn default() -> Self {
-        Self::Own(Vec::new())
-    }
-}
-
-/// The values of a line by the keys of one type of record.
-pub(crate) struct Fields<'l, 'a> {
-    line: &'l Line<'a>,
-    keys: &'static [&'static str],
-    /// Where they are, if that is known without looking at keys.
-    places: Option<Rc<[u16]>>,
-}
-
-impl Fields<'_, '_> {
-    /// The meaning of the value of a key, by its place among the type's.
-    #[inline(always)]
-    pub(crate) fn get<T: FromField>(&self, at: usize) -> Result<T, Error> {
-        let value = match &self.places {
-            Some(places) => self.line.values.get(usize::from(places[at])),
-            None => self.line.value(self.keys[at]),
-        };
-        match T::from_field(value) {
-            Ok(field) => Ok(field),
-            Err(reason) => Err(self.line.wrong(self.keys[at], &reason)),
-        }
-    }
 }
 
 /// What can be made from a value.
@@ -132,15 +105,7 @@ impl<'a> Line<'a> {
         };
         let (kind, mut rest) = split_word(text, b' ');
         let (kind, _) = word(kind).ok_or_else(|| fail("no kind at its start".into()))?;
-        if let Keys::Shape(_) = self.keys {
-            self.keys = Keys::default();
-        }
-        let Self { keys, values, .. } = self;
-        let Keys::Own(keys) = keys else {
-            return Err(fail("no keys of its own".into()));
-        };
-        keys.clear();
-        values.clear();
+        let Self { keys, values, .. } = self.restart(number);
         let mut seen = [0_u64; 4];
         while let Some(pair) = rest {
             let (key, value) = split_word(pair, b'=');
@@ -167,54 +132,31 @@ impl<'a> Line<'a> {
             rest = after;
         }
         self.kind = kind;
-        self.number = number;
-        self.next.set(0);
         Ok(())
     }
 
-    /// A record of the binary form, likewise: its values have this shape. None where they have not.
-    pub(crate) fn read_binary(
-        &mut self,
-        shape: &Rc<Shape<'a>>,
-        text: &'a [u8],
-        number: usize,
-    ) -> Option<()> {
-        shape.values(text, &mut self.values)?;
-        match &self.keys {
-            Keys::Shape(same) if Rc::ptr_eq(same, shape) => {}
-            _ => self.keys = Keys::Shape(shape.clone()),
-        }
-        self.kind = shape.kind;
+    /// Begins another record in its place: it has no pairs yet.
+    pub(crate) fn restart(&mut self, number: usize) -> &mut Self {
         self.number = number;
+        self.keys.clear();
+        self.values.clear();
         self.next.set(0);
-        Some(())
+        self
     }
 
-    /// The keys of all pairs, in the order of the text.
-    fn keys(&self) -> &[&'a str] {
-        match &self.keys {
-            Keys::Own(keys) => keys,
-            Keys::Shape(shape) => &shape.keys,
-        }
-    }
-
-    /// The values by the keys of one type of record.
-    pub(crate) fn fields_of(&self, keys: &'static [&'static str]) -> Fields<'_, 'a> {
-        let places = match &self.keys {
-            Keys::Own(_) => None,
-            Keys::Shape(shape) => Some(shape.places(keys)),
-        };
-        Fields {
-            line: self,
-            keys,
-            places,
-        }
+    /// Adds a pair.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, key: &'static str, value: Value<'a>) {
+        self.keys.push(key);
+        self.values.push(value);
     }
 
     /// The value of a key, as it stands.
     pub fn value(&self, key: &str) -> Option<&Value<'a>> {
-        let (before, behind) = self.keys().split_at_checked(self.next.get())?;
-        let found = |keys: &[&str]| keys.iter().position(|known| *known == key);
+        let (before, behind) = self.keys.split_at_checked(self.next.get())?;
+        // Of the binary form, it is mostly the same string, not only an equal one.
+        let same = |known: &&str| ptr::eq(*known, key) || *known == key;
+        let found = |keys: &[&str]| keys.iter().position(same);
         let place = match found(behind) {
             Some(place) => before.len() + place,
             None => found(before)?,
@@ -225,7 +167,7 @@ impl<'a> Line<'a> {
 
     /// All pairs, in the order of the text.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, &Value<'a>)> {
-        self.keys().iter().copied().zip(&self.values)
+        self.keys.iter().copied().zip(&self.values)
     }
 
     /// The meaning of a key's value; the error names line and key.
@@ -259,6 +201,10 @@ impl fmt::Display for Value<'_> {
             Self::Flag(flag) => write!(f, "`{}`", u8::from(*flag)),
             Self::EtherType(number) => write!(f, "`{number:#06x}`"),
             Self::Offset(raw, set) => write!(f, "`{raw}:{}`", if *set { "set" } else { "unset" }),
+            other => match bare(other) {
+                Ok(text) => write!(f, "`{text}`"),
+                Err(_) => write!(f, "{other:?}"),
+            },
         }
     }
 }
@@ -283,16 +229,6 @@ fn word(text: &[u8]) -> Option<(&str, u8)> {
     }
     let text = std::str::from_utf8(text).ok()?;
     (!text.is_empty()).then_some((text, hash))
-}
-
-/// A field's name as a key: what Rust has as a word of its own stands there as `r#NAME`.
-pub(crate) const fn key(field: &str) -> &str {
-    if let [b'r', b'#', name @ ..] = field.as_bytes() {
-        if let Ok(name) = std::str::from_utf8(name) {
-            return name;
-        }
-    }
-    field
 }
 
 impl<'a> Quoted<'a> {
@@ -386,19 +322,11 @@ macro_rules! record {
         }
 
         impl $name {
-            const KEYS: &'static [&'static str] =
-                &[ $( $crate::line::key(stringify!($field)), )* ];
-
-            // The places are all known when this is compiled; of a type without fields they do not matter.
-            #[allow(unused_assignments, unused_variables, unused_mut)]
+            // Of a type without fields, the line does not matter.
+            #[allow(unused_variables)]
             pub(crate) fn from_line(line: &$crate::Line<'_>) -> Result<Self, $crate::Error> {
-                let fields = line.fields_of(Self::KEYS);
-                let mut at = 0;
                 Ok(Self {
-                    $( $field: {
-                        at += 1;
-                        fields.get(at - 1)?
-                    }, )*
+                    $( $field: line.get(const { $crate::records::key(stringify!($field)) })?, )*
                     $( $( $plus: Default::default(), )* )?
                 })
             }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::line::{FromValue, Value};
+use crate::records::Name;
 
 pub use text::{Text, visible};
 
@@ -29,6 +30,18 @@ pub(crate) fn bare<'v>(value: &'v Value<'_>) -> Result<Cow<'v, str>, String> {
         }
         .to_string()
         .into(),
+        Value::Numbered(prefix, number) => format!("{prefix}{number}").into(),
+        Value::Names(bits, names) => Flags::named(*bits, names).to_string().into(),
+        Value::Bytes(bytes) => Bytes(bytes.to_vec()).to_string().into(),
+        Value::Numbers(numbers) => {
+            let numbers = numbers.get().into_iter().flatten();
+            let words: Vec<String> = numbers.map(|number| number.to_string()).collect();
+            match words.is_empty() {
+                true => "none".into(),
+                false => words.join(",").into(),
+            }
+        }
+        Value::Address(_) => return Err(format!("is a string: {value:?}")),
     })
 }
 
@@ -78,6 +91,9 @@ impl FromValue for bool {
 /// Numbers with commas between.
 impl FromValue for Vec<u32> {
     fn from_value(value: &Value<'_>) -> Result<Self, String> {
+        if let Value::Numbers(numbers) = value {
+            return Ok(numbers.get().into_iter().flatten().collect());
+        }
         match &*bare(value)? {
             "none" => Ok(Self::new()),
             text => text
@@ -102,12 +118,12 @@ impl FromValue for String {
 
 /// Reads a type that has `FromStr` from a record.
 macro_rules! from_text {
-    ($type:ty $(, $binary:ident)?) => {
+    ($type:ty $(, $binary:ident $of:expr)?) => {
         impl FromValue for $type {
             #[inline]
             fn from_value(value: &Value<'_>) -> Result<Self, String> {
                 $( if let Value::$binary(number) = value {
-                    return Ok(Self(*number));
+                    return Ok($of(*number));
                 } )?
                 bare(value)?
                     .parse()
@@ -119,8 +135,8 @@ macro_rules! from_text {
 
 /// The same, for a type that is a string in JSON.
 macro_rules! as_text {
-    ($type:ty $(, $binary:ident)?) => {
-        from_text!($type $(, $binary)?);
+    ($type:ty $(, $binary:ident $of:expr)?) => {
+        from_text!($type $(, $binary $of)?);
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -242,7 +258,7 @@ impl FromStr for Id {
     }
 }
 
-from_text!(Id, Id);
+from_text!(Id, Id Self);
 
 /// No object is null in JSON.
 impl<'de> Deserialize<'de> for Id {
@@ -292,7 +308,7 @@ impl FromStr for Hex {
     }
 }
 
-as_text!(Hex, Hex);
+as_text!(Hex, Hex Self);
 
 /// The protocol inside a link-layer frame, as an sk_buff names it. Prints as `0x0800`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -338,7 +354,7 @@ impl FromStr for EtherType {
     }
 }
 
-as_text!(EtherType, EtherType);
+as_text!(EtherType, EtherType Self);
 
 /// Bytes of a packet. Prints as hexadecimal digits, two for each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -363,7 +379,7 @@ impl FromStr for Bytes {
     }
 }
 
-as_text!(Bytes);
+as_text!(Bytes, Bytes |bytes: &[u8]| Self(bytes.to_vec()));
 
 /// A header offset of an sk_buff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -438,7 +454,7 @@ impl FromStr for Linger {
     }
 }
 
-from_text!(Linger);
+from_text!(Linger, Number Self::Seconds);
 or_null!(Linger, Off, Seconds);
 
 /// A timer: milliseconds until it fires.
@@ -472,7 +488,7 @@ impl FromStr for Timer {
     }
 }
 
-from_text!(Timer);
+from_text!(Timer, Number Self::Ms);
 or_null!(Timer, Off, Ms);
 
 /// Flags of a socket or an sk_buff: words, with commas between, or `none`.
@@ -480,6 +496,12 @@ or_null!(Timer, Off, Ms);
 pub struct Flags(Vec<String>);
 
 impl Flags {
+    /// Those of the bits that are set.
+    fn named(bits: u64, names: &[Name]) -> Self {
+        let set = names.iter().filter(|name| bits & name.value != 0);
+        Self(set.map(|name| name.name.to_owned()).collect())
+    }
+
     /// Whether a flag is set, by its word.
     pub fn has(&self, flag: &str) -> bool {
         self.0.iter().any(|set| set == flag)
@@ -521,7 +543,15 @@ impl FromStr for Flags {
     }
 }
 
-from_text!(Flags);
+impl FromValue for Flags {
+    fn from_value(value: &Value<'_>) -> Result<Self, String> {
+        if let Value::Names(bits, names) = value {
+            return Ok(Self::named(*bits, names));
+        }
+        let flags = bare(value)?.parse();
+        flags.map_err(|what: &str| format!("is not {what}: {value}"))
+    }
+}
 
 /// An array of strings in JSON.
 impl Serialize for Flags {

@@ -11,6 +11,7 @@ mod bench;
 mod check;
 mod harness;
 mod klog;
+mod layout;
 mod maps;
 mod measure;
 mod module;

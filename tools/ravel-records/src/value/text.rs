@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::is_active;
 use crate::line::{FromValue, Value};
+use crate::records::AddressText;
 
 /// A string of the report: bytes, in no promised encoding.
 ///
@@ -105,6 +106,10 @@ impl FromValue for Text {
     fn from_value(value: &Value<'_>) -> Result<Self, String> {
         match value {
             Value::Quoted(text) => Ok((&*text.bytes()).into()),
+            Value::Address(address) => {
+                let mut room = AddressText::default();
+                Ok(address.text(&[], &mut room).into())
+            }
             _ => Err(format!("is not a string: {value}")),
         }
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The binary form of a batch says what its text says.
 
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
@@ -15,6 +14,7 @@ use ravel_records::{Batch, Error};
 
 use super::binary::MAGIC;
 use super::events_leases::{check_batch, filled, states};
+use crate::layout;
 use crate::module::{Answer, DIR, write_errno};
 use crate::process::{Puppet, Stage};
 use crate::stream::{Forker, Made, children};
@@ -28,104 +28,6 @@ tests!("binary":
     late_reader_begins_anew_in_its_form,
     forms_that_are_none,
 );
-
-/// Takes the first bytes off.
-fn take<'a>(from: &mut &'a [u8], len: usize) -> Result<&'a [u8]> {
-    let (taken, rest) = from.split_at_checked(len).context("it is cut")?;
-    *from = rest;
-    Ok(taken)
-}
-
-fn number(from: &mut &[u8], len: usize) -> Result<u64> {
-    let mut bytes = [0; 8];
-    bytes[..len].copy_from_slice(take(from, len)?);
-    Ok(u64::from_le_bytes(bytes))
-}
-
-fn word(from: &mut &[u8], len: usize) -> Result<String> {
-    let len = number(from, len)? as usize;
-    Ok(String::from_utf8(take(from, len)?.to_vec())?)
-}
-
-/// A frame: the shape that it tells or has, what that is, and its bytes with its head.
-struct Frame {
-    tells: bool,
-    kind: String,
-    text: String,
-    len: usize,
-}
-
-/// What FORMAT.md says of the binary form, written anew here: its frames, those of records with their text.
-fn frames(answer: &[u8]) -> Result<Vec<Frame>> {
-    let mut rest = answer.strip_prefix(MAGIC).context("no magic")?;
-    let mut shapes: Vec<(String, Vec<(u8, String)>)> = Vec::new();
-    let mut all = Vec::new();
-    while !rest.is_empty() {
-        let len = number(&mut rest, 4)? as usize;
-        let shape = number(&mut rest, 4)?;
-        let mut body = take(&mut rest, len)?;
-        let mut frame = Frame {
-            tells: shape == 0xffff_ffff,
-            kind: String::new(),
-            text: String::new(),
-            len: len + 8,
-        };
-        if frame.tells {
-            let kind = word(&mut body, 1)?;
-            let mut fields = Vec::new();
-            while !body.is_empty() {
-                fields.push((number(&mut body, 1)? as u8, word(&mut body, 1)?));
-            }
-            frame.kind.clone_from(&kind);
-            shapes.push((kind, fields));
-        } else {
-            let (kind, fields) = shapes.get(shape as usize).context("an unknown shape")?;
-            frame.kind.clone_from(kind);
-            frame.text.clone_from(kind);
-            for (type_, key) in fields {
-                write!(frame.text, " {key}={}", value(*type_, &mut body)?)?;
-            }
-            ensure!(
-                body.is_empty(),
-                "{} bytes behind {}",
-                body.len(),
-                frame.text
-            );
-        }
-        all.push(frame);
-    }
-    Ok(all)
-}
-
-fn value(type_: u8, from: &mut &[u8]) -> Result<String> {
-    Ok(match type_ {
-        0 => number(from, 8)?.to_string(),
-        1 => (number(from, 8)? as i64).to_string(),
-        2 => format!("{:#x}", number(from, 8)?),
-        3 => format!("{:016x}", number(from, 8)?),
-        4 => number(from, 1)?.to_string(),
-        5 => word(from, 2)?,
-        6 => {
-            let len = number(from, 2)? as usize;
-            let mut text = String::from("\"");
-            for byte in take(from, len)? {
-                match byte {
-                    b'"' | b'\\' => write!(text, "\\{}", char::from(*byte))?,
-                    b' '..=b'~' => text.push(char::from(*byte)),
-                    byte => write!(text, "\\x{byte:02x}")?,
-                }
-            }
-            text + "\""
-        }
-        7 => format!("{:#06x}", number(from, 2)?),
-        8 => {
-            let raw = number(from, 2)?;
-            let set = ["unset", "set"][number(from, 1)? as usize];
-            format!("{raw}:{set}")
-        }
-        other => anyhow::bail!("no such type: {other}"),
-    })
-}
 
 fn open(stream: &Made) -> Result<File> {
     let path = format!("{DIR}/events/{}/events", stream.0);
@@ -152,8 +54,8 @@ fn both(stream: &Made) -> Result<String> {
     let terms = format!("lease events={count} bytes=1048576 ms=600000 form=binary");
     let bytes = read(&mut file, &terms, 1 << 20)?;
     check_eq!(write_errno(&mut file, b"release"), 0, "release");
-    let records = frames(&bytes)?.into_iter().filter(|frame| !frame.tells);
-    let lines: Vec<String> = records.map(|frame| frame.text).collect();
+    let records = layout::records(&bytes)?.into_iter();
+    let lines: Vec<String> = records.map(|record| record.text).collect();
     let wanted: Vec<&str> = text.lines().collect();
     check_eq!(lines.len(), wanted.len(), "records");
     for (line, wanted) in lines.iter().zip(wanted) {
@@ -267,12 +169,12 @@ fn batch_stands_by_itself_at_any_buffer_size() -> Result<()> {
         // It stays at its end as long as the lease holds.
         check_eq!(file.read(&mut [0; 10])?, 0, "a read at the end");
         check_eq!(states(&stream)?, [0, 20, 0, 0, 10], "states");
-        let told: Vec<_> = frames(&bytes)?
+        let kinds: Vec<_> = layout::records(&bytes)?
             .into_iter()
-            .filter(|frame| frame.tells)
-            .map(|frame| frame.kind)
+            .map(|record| record.kind)
             .collect();
-        check_eq!(told, ["batch", "fork", "summary"], "shapes");
+        let forks = kinds.iter().filter(|kind| **kind == "fork").count();
+        check_eq!((kinds.len(), forks), (22, 20), "records");
         for len in (0..bytes.len()).step_by(bytes.len() / 20) {
             let parsed = Batch::parse(&bytes[..len]);
             check!(
@@ -300,26 +202,25 @@ fn bytes_of_a_lease_are_those_of_its_form() -> Result<()> {
     let (stream, pids, _forker) = filled("limits", 60, "attempts=9")?;
     let mut file = open(&stream)?;
     let text = read(&mut file, "lease events=4096 bytes=2048", 4096)?;
-    let as_text = Batch::parse(&text)?.events.len();
+    let lines = std::str::from_utf8(&text)?.lines();
+    let lines: Vec<usize> = lines.map(|line| line.len() + 1).collect();
     check_eq!(write_errno(&mut file, b"release"), 0, "release");
     let bytes = read(&mut file, "lease events=4096 bytes=2048 form=binary", 4096)?;
-    let batch = Batch::parse(&bytes)?;
-    let told = batch.events.len();
-    check!(
-        told > as_text && told < pids.len(),
-        "{told} records, as text {as_text}"
-    );
-    let frames = frames(&bytes)?;
-    let forks = frames.iter().filter(|frame| frame.kind == "fork");
-    let sizes: Vec<usize> = forks.map(|frame| frame.len).collect();
-    check_eq!(sizes.len(), told + 1, "frames, with that of the shape");
-    let sum: usize = sizes.iter().sum();
-    let most = sizes[1..].iter().max().copied().unwrap_or(0);
-    check!(
-        sum <= 2048 && sum + most + 10 > 2048,
-        "{sum} bytes of records"
-    );
-    // What had no room is the next batch's, shape and all.
+    let told = Batch::parse(&bytes)?.events.len();
+    let records = layout::records(&bytes)?;
+    let sizes: Vec<usize> = records.iter().map(|record| record.len).collect();
+    for sizes in [lines, sizes] {
+        // Without the first and the last, which are not counted.
+        let forks = &sizes[1..sizes.len() - 1];
+        let sum: usize = forks.iter().sum();
+        let most = forks.iter().max().copied().unwrap_or(0);
+        check!(
+            forks.len() < pids.len() && sum <= 2048 && sum + most + 10 > 2048,
+            "{sum} bytes of {} records",
+            forks.len()
+        );
+    }
+    // What had no room is the next batch's.
     check_eq!(write_errno(&mut file, b"ack"), 0, "ack");
     let bytes = read(&mut file, "lease events=4096 form=binary", 4096)?;
     check_eq!(

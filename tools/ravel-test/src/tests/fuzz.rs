@@ -154,7 +154,7 @@ fn address(text: &[u8]) -> Option<u64> {
 
 /// What stands before a request for the binary form, and what its answer begins with.
 const BINARY: &[u8] = b"binary ";
-const MAGIC: &[u8] = b"\x7fravel\x00\x02";
+const MAGIC: &[u8] = b"\x7fravel\x00\x03";
 
 /// A report's name and a pid, where a line is a request.
 fn request(line: &[u8]) -> Option<(&'static str, u64)> {

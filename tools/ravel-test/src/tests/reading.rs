@@ -353,7 +353,7 @@ const FORMAT: &str = include_str!("../../../../src/report/FORMAT.md");
 const RECORDS: &[(&str, &str)] = &[
     ("report", "name:w format:n pid:n comm:s kernel:s"),
     ("error", "report:w pid:n errno:w message:s"),
-    ("version", "module:s kernel:s format:n"),
+    ("version", "module:s kernel:s format:n schema:i"),
     ("attached", "pid:n comm:s state:w"),
     ("lock", "name:w longest_ns:n"),
     (
