@@ -15,7 +15,7 @@ export START KVER TESTS BENCH MEM
 
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
-.PHONY: all run test proof bench test-debug test-kcsan selftests selftests-debug shell metadata clippy lint unit fmt fmt-check update clean distclean help
+.PHONY: all run test proof bench test-debug test-kcsan selftests selftests-debug shell metadata clippy lint unit tables fmt fmt-check update clean distclean help
 
 all: ## Build ravel.ko and the ravel command (the default)
 	@qemu/setup --no-vm
@@ -72,6 +72,10 @@ lint: ## Check rules of the source that no compiler checks
 unit: ## Run the tools' own tests, which need no VM
 	@qemu/setup --no-vm --no-build
 	qemu/tools test
+
+tables: ## Write the tables of records in FORMAT.md and EVENTS.md, from src/records/
+	@qemu/setup --no-vm --no-build
+	qemu/tools tables
 
 fmt: ## Format module and tools
 	@qemu/setup --no-vm --no-build

@@ -34,6 +34,7 @@ pub mod client;
 mod control;
 mod cow;
 pub mod decode;
+pub mod describe;
 mod error;
 mod events;
 mod events_client;

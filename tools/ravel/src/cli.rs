@@ -73,6 +73,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Print the versions of this program and of the module
     Version,
+    /// Print the JSON Schema of all records
+    Schema,
     /// Print a completion script for a shell
     Completions {
         /// The shell

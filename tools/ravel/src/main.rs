@@ -77,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Stuck(args) => return commands::sockets::stuck(&context, &args),
         Command::Graph(args) => return commands::memory::graph(&context, &args),
         Command::Version => return commands::machine::version(&context),
+        Command::Schema => return commands::machine::schema(),
         Command::Completions { shell } => return commands::machine::completions(shell),
         Command::Events(command) => events::run(&command, client)?,
         Command::Forward(_) | Command::Work(_) | Command::Jobs(_) => {

@@ -467,6 +467,16 @@ fn versions() {
 }
 
 #[test]
+fn schema_defines_records() {
+    let (code, stdout, _) = output(&mut ravel(["schema"]));
+    assert_eq!(code, Some(0));
+    let schema: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let socket = &schema["$defs"]["socket"];
+    assert_eq!(socket["properties"]["rcvbuf"]["unit"], "bytes");
+    assert_eq!(socket["properties"]["nonblock"]["type"], "boolean");
+}
+
+#[test]
 fn who_stops_reading_is_left_alone() {
     let mut child = ravel(&["anon", "--all", "--from", "-"])
         .stdin(Stdio::piped())

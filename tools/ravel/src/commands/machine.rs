@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use ravel_records::FORMAT;
+use ravel_records::describe::json_schema;
+use ravel_records::{FORMAT, json};
 use serde::Serialize;
 
 use crate::cli::{self, Cli};
@@ -47,6 +48,14 @@ impl Show for cli::Doctor {
             false => ExitCode::SUCCESS,
         }
     }
+}
+
+/// Prints the JSON Schema of all records.
+pub fn schema() -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    json::write_document(&mut text, &json_schema()).map_err(Failure::Output)?;
+    output::write(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints this program's version, and the module's where it is loaded.
