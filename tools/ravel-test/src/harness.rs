@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Runs tests, each in a process of its own, and tells how they went.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 
+use crate::feature::Feature;
 use crate::klog::{self, Log};
 use crate::stream::client;
 use crate::sys::{self, Pid};
@@ -27,28 +28,41 @@ pub struct Test {
     pub run: fn() -> Result<()>,
     /// Seconds until it is killed, on the stock kernel.
     pub limit: u64,
-    /// Whether this kernel can run it at all; where not, it is not even listed.
+    /// Whether this tier has it; where not, it is not even listed.
     pub when: fn() -> bool,
+    /// What it needs of the kernel; where that is missing, it is skipped.
+    pub needs: Option<Feature>,
     /// Whether it may run beside others of its kind: it mostly waits, and looks at what it made itself and nothing else.
     pub beside: bool,
 }
 
+impl Test {
+    /// Returns the feature because of which it cannot be run, if there is one.
+    fn lacks(&self) -> Option<Feature> {
+        self.needs.filter(|feature| !feature.is_there())
+    }
+}
+
 /// The tests of a subject: `tests!("subject": fact, other_fact [120 s], ...)`, or, where not every
-/// kernel can run them, `tests!("subject" when condition: ...)`, or, where they may run beside each other,
-/// `tests!("subject" beside: ...)`.
+/// tier has them, `tests!("subject" when condition: ...)`, or, where they may run beside each other,
+/// `tests!("subject" beside: ...)`. `fact needs Feature` is skipped where the kernel lacks the feature.
 #[macro_export]
 macro_rules! tests {
     (@limit) => { 60 };
     (@limit $limit:literal) => { $limit };
+    (@needs) => { None };
+    (@needs $feature:ident) => { Some($crate::feature::Feature::$feature) };
     (@unwrap ()) => { || true };
     (@unwrap ($when:path)) => { $when };
-    ($subject:literal beside: $($name:ident $([$limit:literal s])?),* $(,)?) => {
-        $crate::tests!(@all $subject, (), true, $($name $([$limit])?),*);
+    ($subject:literal beside: $($name:ident $(needs $feature:ident)? $([$limit:literal s])?),* $(,)?) => {
+        $crate::tests!(@all $subject, (), true, $($name $(needs $feature)? $([$limit])?),*);
     };
-    ($subject:literal $(when $when:path)?: $($name:ident $([$limit:literal s])?),* $(,)?) => {
-        $crate::tests!(@all $subject, ($($when)?), false, $($name $([$limit])?),*);
+    ($subject:literal $(when $when:path)?:
+        $($name:ident $(needs $feature:ident)? $([$limit:literal s])?),* $(,)?) => {
+        $crate::tests!(@all $subject, ($($when)?), false, $($name $(needs $feature)? $([$limit])?),*);
     };
-    (@all $subject:literal, $when:tt, $beside:literal, $($name:ident $([$limit:literal])?),*) => {
+    (@all $subject:literal, $when:tt, $beside:literal,
+        $($name:ident $(needs $feature:ident)? $([$limit:literal])?),*) => {
         /// The tests of this subject.
         pub const TESTS: &[$crate::harness::Test] = &[$(
             $crate::harness::Test {
@@ -56,6 +70,7 @@ macro_rules! tests {
                 run: $name,
                 limit: $crate::tests!(@limit $($limit)?),
                 when: $crate::tests!(@unwrap $when),
+                needs: $crate::tests!(@needs $($feature)?),
                 beside: $beside,
             },
         )*];
@@ -152,11 +167,38 @@ fn check_patterns(patterns: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Returns the tests that show in minutes whether a kernel suits: the first short one of each
+/// subject, and those that not every kernel can run.
+fn smoke() -> Vec<&'static Test> {
+    let mut subjects = HashSet::new();
+    all()
+        .filter(|test| {
+            let subject = test.name.split('.').next();
+            test.needs.is_some() || test.limit <= 60 && subjects.insert(subject)
+        })
+        .collect()
+}
+
+/// Which tests are asked for.
+pub enum Choice<'a> {
+    /// Those that the patterns choose, see is_chosen().
+    Patterns(&'a [&'a str]),
+    /// See smoke().
+    Smoke,
+}
+
 /// Runs the tests that are asked for: whether all passed, and at least one ran.
-pub fn run(patterns: &[&str]) -> Result<bool> {
+pub fn run(choice: &Choice<'_>) -> Result<bool> {
     tier::check_variables()?;
-    check_patterns(patterns)?;
-    let chosen: Vec<&Test> = all().filter(|t| is_chosen(t.name, patterns)).collect();
+    let asked = match choice {
+        Choice::Patterns(patterns) => {
+            check_patterns(patterns)?;
+            all().filter(|t| is_chosen(t.name, patterns)).collect()
+        }
+        Choice::Smoke => smoke(),
+    };
+    let (skipped, chosen): (Vec<_>, Vec<_>) =
+        asked.into_iter().partition(|test| test.lacks().is_some());
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).context("become a subreaper")?;
     let mut log = Log::open()?;
     log.new_complaints()?;
@@ -177,7 +219,7 @@ pub fn run(patterns: &[&str]) -> Result<bool> {
         };
         done.iter().for_each(tell);
         outcomes.extend(done);
-        write_results(&outcomes);
+        write_results(&outcomes, &skipped);
     }
     let start = Instant::now();
     let failure = finish(&mut log).err();
@@ -185,9 +227,22 @@ pub fn run(patterns: &[&str]) -> Result<bool> {
     let outcome = Outcome::new(LOG_TEST, start.elapsed(), &faults, Vec::new());
     tell(&outcome);
     outcomes.push(outcome);
-    write_results(&outcomes);
+    write_results(&outcomes, &skipped);
     let failed = outcomes.iter().filter(|o| o.failure.is_some()).count();
-    println!("{} passed, {failed} failed", outcomes.len() - failed);
+    for test in &skipped {
+        if let Some(feature) = test.lacks() {
+            println!(
+                "skipped {}: the kernel has no {}",
+                test.name,
+                feature.name()
+            );
+        }
+    }
+    print!("{} passed, {failed} failed", outcomes.len() - failed);
+    if !skipped.is_empty() {
+        print!(", {} skipped", skipped.len());
+    }
+    println!();
     Ok(failed == 0 && !chosen.is_empty())
 }
 
@@ -233,7 +288,7 @@ fn tell(outcome: &Outcome) {
     let _ = io::stdout().flush();
 }
 
-fn write_results(outcomes: &[Outcome]) {
+fn write_results(outcomes: &[Outcome], skipped: &[&Test]) {
     if !Path::new(RESULTS).is_dir() {
         return;
     }
@@ -256,6 +311,10 @@ fn write_results(outcomes: &[Outcome]) {
         "passed": outcomes.len() - failed,
         "failed": failed,
         "complete": outcomes.last().is_some_and(|o| o.name == LOG_TEST),
+        "skipped": skipped.iter().map(|test| json!({
+            "name": test.name,
+            "lacks": test.lacks().map(Feature::name),
+        })).collect::<Vec<_>>(),
         "tests": tests,
     });
     let path = Path::new(RESULTS).join("ravel-test.json");

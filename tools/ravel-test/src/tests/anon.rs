@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use ravel_records::{AnonVmaReport, Relation};
 
+use crate::feature::anon_offset;
 use crate::process::{Area, Puppet, Stage};
 use crate::report::{anon, bounds, chain, check_members, numbers, vma};
 use crate::sys::{self, PAGE, Pid};
@@ -321,7 +322,11 @@ fn private_file_mapping_has_two_offsets() -> Result<()> {
     let report = anon(puppet.pid)?;
     let record = vma(&report, area)?;
     check_eq!(record.pgoff.0, 3, "pgoff");
-    check_eq!(record.anon_pgoff.0, area.start >> 12, "anon_pgoff");
+    check_eq!(
+        record.anon_pgoff.0,
+        anon_offset(area.start, 3),
+        "anon_pgoff"
+    );
     check_eq!(record.name.as_bytes(), path.as_os_str().as_bytes(), "name");
     check_eq!(record.perms, "rw-p", "perms");
     let group = chain(&report, area)?[0];
@@ -334,7 +339,7 @@ fn private_file_mapping_has_two_offsets() -> Result<()> {
     check_eq!(record.pgoff.0, 5, "pgoff of the second half");
     check_eq!(
         record.anon_pgoff.0,
-        (area.start >> 12) + 2,
+        anon_offset(area.start, 3) + 2,
         "anon_pgoff of the second half"
     );
     Ok(())
@@ -350,7 +355,11 @@ fn moved_file_mapping_keeps_both_offsets() -> Result<()> {
     let report = anon(puppet.pid)?;
     let record = vma(&report, moved)?;
     check_eq!(record.pgoff.0, 5, "pgoff");
-    check_eq!(record.anon_pgoff.0, area.start >> 12, "anon_pgoff");
+    check_eq!(
+        record.anon_pgoff.0,
+        anon_offset(area.start, 5),
+        "anon_pgoff"
+    );
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use crate::{check, check_eq, maps, tests, tier};
 tests!("chains":
     links_are_those_of_anon_vma,
     runs_end_where_pages_differ,
-    huge_page_is_one_run_until_it_is_split,
+    huge_page_is_one_run_until_it_is_split needs HugePages,
     pages_that_are_not_anonymous_are_counted,
     pages_agree_with_pagemap,
     chain_longer_than_a_chunk [120 s],

@@ -25,7 +25,7 @@ tests!("cow":
     moved_area_that_keeps_its_mapping,
     exec_shares_nothing_any_more,
     child_in_another_pid_namespace,
-    huge_pages,
+    huge_pages needs HugePages,
     public_mappings_are_passed_over,
     sums_agree_with_pagemap_and_smaps,
     sums_of_every_process_agree_with_smaps,

@@ -18,7 +18,7 @@ use crate::sys::{self, PAGE, Pid};
 use crate::{check, check_eq, tests};
 
 tests!("scan":
-    pages_of_every_shape,
+    pages_of_every_shape needs HugePages,
     whole_family_of_a_program,
 );
 

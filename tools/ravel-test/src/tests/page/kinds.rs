@@ -22,8 +22,8 @@ use Relation::{Descendant, Self_};
 
 tests!("page":
     merged_by_ksm,
-    huge_page_whole_and_split,
-    huge_zero_page,
+    huge_page_whole_and_split needs HugePages,
+    huge_zero_page needs HugePages,
     swapped_out_and_in,
     guard_region_is_a_marker,
     hugetlbfs_is_counted_only,
