@@ -1,9 +1,11 @@
 # The front door. Everything is built inside a Debian build root that the first
 # run sets up (see qemu/); the host needs no Rust, no QEMU and no kernel headers.
 #
-#   KVER=    kernel release to build for, and to boot by "make run", "make test" and "make shell",
+#   KVER=    kernel release to build for, and to boot by "make run", "make test", "make smoke" and "make shell",
 #            e.g. KVER=$(uname -r) on Debian 13; default: the newest 7.x cloud kernel in the archive
+#   KDIR=    a kernel's output folder with Rust metadata, for which "make" builds ravel.ko instead
 #   TESTS=   patterns that choose tests for "make test" or "make selftests", or with a ! leave some out
+#   MATRIX=  tests of "make matrix": smoke, which is the default, or test for all of them
 #   BENCH=   what "make bench" is to measure: flat (of which events and instructions are parts), beside (of which
 #            target, sockets, packets, loss and queue are); default: all of it
 #   MEM=     MiB of memory for the VM, e.g. 6144 for the whole of cost.parent_and_1000_children_all_copied
@@ -11,14 +13,19 @@
 SHELL := /bin/bash
 # A colon, not "=": when this make began.
 START := $(shell date +%s)
-export START KVER TESTS BENCH MEM
+export START KVER TESTS MATRIX BENCH MEM
 
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
-.PHONY: all run test proof bench test-debug test-kcsan selftests selftests-debug shell metadata clippy lint unit tables fmt fmt-check update clean distclean help
+.PHONY: all run test smoke matrix kernels proof bench test-debug test-kcsan selftests selftests-debug shell \
+	metadata clippy lint unit tables fmt fmt-check update clean distclean help
 
-all: ## Build ravel.ko and the ravel command (the default)
+all: ## Build ravel.ko and the ravel command (the default); with KDIR=, ravel.ko for that kernel tree
+ifneq ($(KDIR),)
+	qemu/kdir "$(KDIR)"
+else
 	@qemu/setup --no-vm
+endif
 
 run: ## Boot the VM and show the demonstration
 	@qemu/setup
@@ -27,6 +34,18 @@ run: ## Boot the VM and show the demonstration
 test: ## Run the tests in the VM (TESTS='anon. !churn' to choose some)
 	@qemu/setup
 	@qemu/vm test
+
+smoke: ## Load the module, show the demonstration and run a short test of each subject
+	@qemu/setup
+	@qemu/vm smoke
+
+matrix: ## The same on the newest kernel of every series and flavour; updates the table in README.md
+	@KVER= qemu/setup --no-vm --no-build
+	@qemu/matrix
+
+kernels: ## List Debian's kernels, and whether they are supported
+	@KVER= qemu/setup --no-vm --no-build
+	@qemu/kernels
 
 proof: export RAVEL_PROOF_RUNS ?= 200
 proof: ## Prove delivery in 200 runs (RAVEL_PROOF_SEED=51 RAVEL_PROOF_RUNS=50 for a part)

@@ -89,7 +89,7 @@ source_dir() {
 
 metadata_dir() {
 	printf '%s/metadata-%s-%s' "$CACHE" "$(filename "$KREL")" \
-		"$(key "$QEMU_DIR/metadata" "$KREL" "$KVERSION" "$(root_dir)")"
+		"$(key "$QEMU_DIR/metadata" "$QEMU_DIR/symbols" "$KREL" "$KVERSION" "$(root_dir)")"
 }
 
 image_file() {
@@ -129,6 +129,11 @@ peers_dir() {
 selftests_dir() {
 	printf '%s/selftests-%s-%s' "$CACHE" "$(filename "$KVERSION")" \
 		"$(key "$QEMU_DIR/selftests" "$KVERSION" "$(root_dir)")"
+}
+
+# The C compiler that a kernel was built with, by the configuration in its output folder.
+kernel_cc() { # DIR
+	sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ "]*\).*/\1/p' "$1/.config"
 }
 
 # What a path in the cache is called inside the build root.
