@@ -8,6 +8,7 @@
 pub(crate) mod accept;
 pub(crate) mod af_packet;
 pub(in crate::object) mod descriptors;
+pub(crate) mod encap;
 pub(crate) mod file;
 pub(crate) mod filter;
 pub(in crate::object) mod flow;

@@ -118,6 +118,12 @@ record! {
         unix: Maybe<UnixControl>,
         /// In an error queue.
         error: Maybe<ErrorControl>,
+        /// With `dev`: the type of its link layer (`ARPHRD_*`; 1 is Ethernet).
+        dev_type: Maybe<Number>,
+        /// Present if the outermost datagram of the packet goes to a UDP socket that receives encapsulated packets
+        /// (`encap_type`), in the namespace of the socket whose queue it is in. It is determined by the kernel function
+        /// that receives the datagram, not by the port. A connected UDP socket is not found.
+        encap: Maybe<Encapsulation>,
     }
 
     /// A page of the `skb` before it. There are at most 64 `frag` and `part` records together; `cut` counts further
@@ -294,6 +300,21 @@ enumeration! {
         ORIGINAL = 1 "original",
         /// It is that clone.
         CLONE = 2 "clone",
+    }
+
+    /// What a UDP socket receives.
+    Encapsulation else "encap_" {
+        /// Also VXLAN-GPE.
+        VXLAN = 0 "vxlan",
+        GENEVE = 1 "geneve",
+        FOU = 2 "fou",
+        GUE = 3 "gue",
+        GTP = 4 "gtp",
+        ESP = 5 "esp",
+        L2TP = 6 "l2tp",
+        WIREGUARD = 7 "wireguard",
+        BAREUDP = 8 "bareudp",
+        OTHER = 9 "other",
     }
 
     /// To whom a packet was addressed.

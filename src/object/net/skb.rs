@@ -18,7 +18,7 @@ use core::{
 pub(crate) use control::Control;
 pub(in crate::object) use control::ControlKind;
 pub(in crate::object) use queue::Of;
-pub(crate) use queue::{Queue, QueueGuard, QueueName, QueueTotals, MAX_WALK};
+pub(crate) use queue::{Device, Queue, QueueGuard, QueueName, QueueTotals, MAX_WALK};
 
 /// The fields of an sk_buff that its copies take over as a whole (the struct group `headers`).
 type Headers = bindings::sk_buff__bindgen_ty_4__bindgen_ty_2;

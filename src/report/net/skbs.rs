@@ -9,7 +9,8 @@ mod headers;
 mod record;
 
 use crate::object::{
-    net::skb::{Flags, Frag, Inner, Queue, QueueName, SkBuff, SkbState, MAX_WALK},
+    net::encap::{Destination, Encap},
+    net::skb::{Device, Flags, Frag, Inner, Queue, QueueName, SkBuff, SkbState, MAX_WALK},
     net::socket::{Child, Kind, Socket},
     sync::id::Id,
 };
@@ -82,7 +83,9 @@ struct Packet {
     id: Id,
     state: SkbState,
     /// The device that it came by.
-    device: [u8; 16],
+    device: Option<Device>,
+    /// What the socket receives that its outermost datagram goes to.
+    encap: Option<Encap>,
     /// In [`Room::frags`], pages first.
     frags: Range<u32>,
     parts: Range<u32>,
@@ -101,6 +104,8 @@ struct Room {
     cut: u64,
     /// Pieces that may still be counted in the hold under way.
     countable: usize,
+    /// The receivers of datagrams that were looked up last.
+    encaps: [Option<(Destination, Option<Encap>)>; 4],
 }
 
 /// What the report `skbs` adds to the walk over sockets.
@@ -132,6 +137,7 @@ impl Queues {
                 children: KVVec::with_capacity(MAX_CHILDREN, gfp())?,
                 cut: 0,
                 countable: 0,
+                encaps: [None; 4],
             },
             emitted: 0,
             next: None,
@@ -162,7 +168,7 @@ impl Queues {
             room.look_at_free(socket, None);
         }
         room.look_at_children(socket)?;
-        room.name_devices(socket);
+        room.find_devices(socket);
         self.cut += room.cut;
         Ok(free)
     }
@@ -205,6 +211,7 @@ impl Room {
         self.bytes.clear();
         self.children.clear();
         self.cut = 0;
+        self.encaps = [None; 4];
     }
 
     /// Looks at all queues of a socket. False: its user did not release it, and none was looked at.
@@ -219,7 +226,7 @@ impl Room {
         self.countable = MAX_PARTS;
         for name in GUARDED {
             if let Some(queue) = guard.queue(name) {
-                self.collect(&queue, name, child);
+                self.collect(socket, &queue, name, child);
             }
         }
         drop(guard);
@@ -231,8 +238,8 @@ impl Room {
     fn look_at_free(&mut self, socket: &Socket<'_>, child: Option<Id>) {
         if let Some(udp) = socket.udp_queues() {
             self.countable = MAX_PARTS;
-            self.collect(&udp.reader(), QueueName::Reader, child);
-            self.collect(&udp.receive(), QueueName::Receive, child);
+            self.collect(socket, &udp.reader(), QueueName::Reader, child);
+            self.collect(socket, &udp.receive(), QueueName::Receive, child);
         }
         for name in FREE {
             let is_taken = matches!(name, QueueName::Reader | QueueName::Receive);
@@ -241,7 +248,7 @@ impl Room {
             }
             if let Some(guard) = socket.queue(name) {
                 self.countable = MAX_PARTS;
-                self.collect(&guard.queue(), name, child);
+                self.collect(socket, &guard.queue(), name, child);
             }
         }
     }
@@ -270,7 +277,13 @@ impl Room {
     }
 
     /// A lock is held: no memory is allocated.
-    fn collect(&mut self, queue: &Queue<'_>, name: QueueName, child: Option<Id>) {
+    fn collect(
+        &mut self,
+        socket: &Socket<'_>,
+        queue: &Queue<'_>,
+        name: QueueName,
+        child: Option<Id>,
+    ) {
         let from = self.skbs.len();
         let shown = match name {
             QueueName::Error => MAX_ERRORS,
@@ -284,7 +297,7 @@ impl Room {
         let mut full = false;
         for skb in queue.skbs().take(most) {
             packets += 1;
-            full = full || packets > shown || !self.copy(&skb, name);
+            full = full || packets > shown || !self.copy(socket, &skb, name);
             if full && queue.len().is_some() {
                 break;
             }
@@ -306,7 +319,7 @@ impl Room {
     }
 
     /// Copies what is reported of an sk_buff. False: there is no room.
-    fn copy(&mut self, skb: &SkBuff<'_>, queue: QueueName) -> bool {
+    fn copy(&mut self, socket: &Socket<'_>, skb: &SkBuff<'_>, queue: QueueName) -> bool {
         if self.skbs.len() == self.skbs.capacity()
             || self.frags.capacity() - self.frags.len() < MAX_FRAGS
             || self.bytes.capacity() - self.bytes.len() < 2 * headers::MOST
@@ -321,11 +334,12 @@ impl Room {
         let middle = self.frags.len();
         self.copy_parts(skb, MAX_FRAGS.saturating_sub(middle - first));
         let end = self.frags.len();
-        let headers = self.copy_headers(skb, &state, queue);
+        let (headers, encap) = self.copy_headers(socket, skb, &state, queue);
         let packet = Packet {
             id: skb.id(),
             state,
-            device: [0; 16],
+            device: None,
+            encap,
             frags: first as u32..middle as u32,
             parts: middle as u32..end as u32,
             headers,
@@ -352,69 +366,90 @@ impl Room {
     /// gets its headers when it is sent: until then there is nothing at their places.
     fn copy_headers(
         &mut self,
+        socket: &Socket<'_>,
         skb: &SkBuff<'_>,
         state: &SkbState,
         queue: QueueName,
-    ) -> [(u16, Range<u32>); 2] {
+    ) -> ([(u16, Range<u32>); 2], Option<Encap>) {
         let mut found = [(0, 0..0), (0, 0..0)];
+        let mut encap = None;
         if matches!(queue, QueueName::Write | QueueName::Retransmit) {
-            return found;
+            return (found, encap);
         }
         let inside = |offset: u16| u32::from(offset) <= state.tail;
         let network = record::is_set(state.network, false).then_some(state.network);
         if let Some(network) = network.filter(|at| inside(*at)) {
             let link = record::is_set(state.mac, true) && state.mac <= network;
             let from = if link { state.mac } else { network };
-            found[0] = self.copy_bytes(skb, from, network - from, state.protocol);
+            let mut bytes = [0; headers::MOST];
+            let there = skb.bytes(from, &mut bytes);
+            let link = usize::from(network - from);
+            let device = state.iif;
+            let mut encap_at = |to| self.encap_at(socket, Destination { device, ..to });
+            let span = headers::span(&bytes[..there], link, state.protocol, &mut encap_at);
+            encap = span.encap;
+            found[0] = self.keep_bytes(from, &bytes[..span.len]);
         }
-        let encapsulated = state.flags.has(Flags::ENCAPSULATION);
-        let inner = match state.inner {
-            Inner::EtherType(protocol) if record::is_set(state.inner_network, false) => {
-                Some(protocol)
-            }
-            _ => None,
-        };
-        if let Some(inner) = inner.filter(|_| encapsulated && inside(state.inner_network)) {
-            let network = state.inner_network;
-            let (from, copied) = (u32::from(found[0].0), found[0].1.len() as u32);
-            if !(from..from + copied).contains(&network.into()) {
-                let link = record::is_set(state.inner_mac, false) && state.inner_mac <= network;
-                let from = if link { state.inner_mac } else { network };
-                let protocol = if link { 0 } else { inner };
-                found[1] = self.copy_bytes(skb, from, network - from, protocol);
+        // A datagram inside of the tunnel is received elsewhere.
+        let (from, copied) = (u32::from(found[0].0), found[0].1.len() as u32);
+        if let Some((inner, protocol)) = first_inner(state) {
+            if inside(inner) && u32::from(inner) >= from + copied {
+                let mut bytes = [0; headers::MOST];
+                let there = skb.bytes(inner, &mut bytes);
+                let span = headers::span(&bytes[..there], 0, protocol, &mut |_| None);
+                found[1] = self.keep_bytes(inner, &bytes[..span.len]);
             }
         }
-        found
+        (found, encap)
     }
 
-    fn copy_bytes(
-        &mut self,
-        skb: &SkBuff<'_>,
-        from: u16,
-        link: u16,
-        protocol: u16,
-    ) -> (u16, Range<u32>) {
-        let mut bytes = [0; headers::MOST];
-        let there = skb.bytes(from, &mut bytes);
-        let len = headers::span(&bytes[..there], link.into(), protocol);
+    fn keep_bytes(&mut self, from: u16, bytes: &[u8]) -> (u16, Range<u32>) {
         let start = self.bytes.len() as u32;
-        for byte in &bytes[..len] {
+        for byte in bytes {
             let _ = self.bytes.push_within_capacity(*byte);
         }
-        (from, start..start + len as u32)
+        (from, start..self.bytes.len() as u32)
     }
 
-    /// Looks up the names of the devices. No lock is held any more.
-    fn name_devices(&mut self, socket: &Socket<'_>) {
-        let mut last = (0, [0; 16]);
+    /// Looks up what the receiver of a datagram is. Most of a socket's go to the same few.
+    fn encap_at(&mut self, socket: &Socket<'_>, to: Destination) -> Option<Encap> {
+        let mut known = self.encaps.iter().flatten();
+        if let Some((_, encap)) = known.find(|(known, _)| *known == to) {
+            return *encap;
+        }
+        let encap = socket.encap_at(&to);
+        self.encaps.rotate_right(1);
+        self.encaps[0] = Some((to, encap));
+        encap
+    }
+
+    /// Looks up the devices. No lock is held any more.
+    fn find_devices(&mut self, socket: &Socket<'_>) {
+        let mut last = (0, None);
         for packet in &mut self.skbs {
             let index = packet.state.iif;
             if index > 0 && index != last.0 {
-                last = (index, socket.device_name(index));
+                last = (index, socket.device(index));
             }
             if index > 0 {
                 packet.device = last.1;
             }
         }
     }
+}
+
+/// Returns where the headers of what is in a tunnel begin, and with an EtherType which. The offsets are valid only of
+/// an encapsulated packet.
+fn first_inner(state: &SkbState) -> Option<(u16, u16)> {
+    if !state.flags.has(Flags::ENCAPSULATION) {
+        return None;
+    }
+    let (offset, protocol) = match state.inner {
+        Inner::EtherType(headers::BRIDGED) => (state.inner_mac, headers::BRIDGED),
+        Inner::EtherType(protocol) => (state.inner_network, protocol),
+        Inner::IpProtocol(4) => (state.inner_network, headers::IPV4),
+        Inner::IpProtocol(41) => (state.inner_network, headers::IPV6),
+        Inner::IpProtocol(_) => return None,
+    };
+    record::is_set(offset, false).then_some((offset, protocol))
 }

@@ -124,7 +124,11 @@ fn meaning(field: &FieldInfo) -> String {
         _ => return text,
     };
     // Whose words are obvious has one.
-    if names.len() == 16 || names.iter().any(|name| field.doc.trim() == format!("`{}`.", name.name)) {
+    if names.len() == 16
+        || names
+            .iter()
+            .any(|name| field.doc.trim() == format!("`{}`.", name.name))
+    {
         return text;
     }
     let all_plain = names.iter().all(|name| name.doc.is_empty());
@@ -202,7 +206,9 @@ fn summary_name(info: &Info) -> String {
 fn property(field: &FieldInfo) -> Value {
     let words = |names: &[Name]| -> Vec<Value> {
         let words = names.iter().filter(|name| name.name != "none");
-        words.map(|name| Value::from(name.name.to_ascii_lowercase())).collect()
+        words
+            .map(|name| Value::from(name.name.to_ascii_lowercase()))
+            .collect()
     };
     let mut property = match field.type_ {
         Type::Number => json!({"type": "integer", "minimum": 0}),
@@ -222,7 +228,9 @@ fn property(field: &FieldInfo) -> Value {
             json!({"type": ["string", "null"]})
         }
         Type::Numbers => json!({"type": "array", "items": {"type": "integer"}}),
-        Type::Enumeration(names, "") => json!({"type": ["string", "null"], "examples": words(names)}),
+        Type::Enumeration(names, "") => {
+            json!({"type": ["string", "null"], "examples": words(names)})
+        }
         Type::Enumeration(names, prefix) => json!({
             "anyOf": [
                 {"type": "null"},

@@ -43,11 +43,11 @@ mod line;
 mod lineage;
 mod netevents;
 mod page;
+#[path = "../../../src/records.rs"]
+pub mod records;
 mod sharers;
 mod skbs;
 mod sockets;
-#[path = "../../../src/records.rs"]
-pub mod records;
 mod tree;
 mod value;
 pub mod verdict;
@@ -83,7 +83,8 @@ pub use value::{
 pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
 pub use waiters::{Signal, SocketWaiters, Waiter, WaitersReport, WaitersSummary};
 pub use words::{
-    Agreement, Checksum, Clock, Family, Fclone, Fin, Holds, MemberState, PacketType, PageKind,
-    Point, ProcessState, Protocol, QueueName, Reason, Relation, ReportName, RingVersion, Role,
-    Scope, Shutdown, SignalTo, SkState, SocketKind, SocketState, TcpTimer, WaitQueue, WaitsBy, Way,
+    Agreement, Checksum, Clock, Encap, Family, Fclone, Fin, Holds, MemberState, PacketType,
+    PageKind, Point, ProcessState, Protocol, QueueName, Reason, Relation, ReportName, RingVersion,
+    Role, Scope, Shutdown, SignalTo, SkState, SocketKind, SocketState, TcpTimer, WaitQueue,
+    WaitsBy, Way,
 };

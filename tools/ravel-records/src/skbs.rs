@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::body::{Body, check};
 use crate::line::record;
 use crate::{
-    Bytes, Checksum, Clock, Error, EtherType, Fclone, Flags, Header, Hex, Id, Offset, PacketType,
-    QueueName, ReportName, Socket, Text,
+    Bytes, Checksum, Clock, Encap, Error, EtherType, Fclone, Flags, Header, Hex, Id, Offset,
+    PacketType, QueueName, ReportName, Socket, Text,
 };
 
 /// A whole report `skbs`.
@@ -173,6 +173,10 @@ record! {
         ee_info: Option<u32>,
         /// Likewise.
         ee_data: Option<u32>,
+        /// The type of the link layer of `dev` (`ARPHRD_*`).
+        dev_type: Option<u16>,
+        /// What the UDP socket receives that the outermost datagram goes to; none where that receives no tunnel's.
+        encap: Option<Encap>,
     }
     plus {
         /// Its page fragments.

@@ -537,6 +537,28 @@ words! {
         /// CLOCK_TAI.
         Tai = "tai",
     }
+
+    /// What the UDP socket receives that a datagram goes to.
+    Encap {
+        /// VXLAN, or VXLAN-GPE.
+        Vxlan = "vxlan",
+        /// GENEVE.
+        Geneve = "geneve",
+        /// Foo over UDP.
+        Fou = "fou",
+        /// Generic UDP encapsulation.
+        Gue = "gue",
+        /// GTP.
+        Gtp = "gtp",
+        /// ESP in UDP.
+        Esp = "esp",
+        /// L2TP.
+        L2tp = "l2tp",
+        /// WireGuard.
+        WireGuard = "wireguard",
+        /// Bare UDP tunnels.
+        Bareudp = "bareudp",
+    }
 }
 
 text_words! {

@@ -70,7 +70,10 @@ fn check(object: &Value, name: &str, schema: &Value) {
     for (key, property) in definition["properties"].as_object().unwrap() {
         if let Some(value) = object.get(key) {
             // A key that is absent in text is null.
-            assert!(value.is_null() || is_of(value, property), "{name}.{key}: {value}, {property}");
+            assert!(
+                value.is_null() || is_of(value, property),
+                "{name}.{key}: {value}, {property}"
+            );
         }
     }
 }

@@ -38,8 +38,16 @@ fn json(bytes: &[u8]) -> Option<String> {
         };
     }
     first!(
-        AnonVmaReport, SocketsReport, SkbsReport, WaitersReport, PageReport, CowReport, ChainsReport,
-        LineageReport, SharersReport, Batch
+        AnonVmaReport,
+        SocketsReport,
+        SkbsReport,
+        WaitersReport,
+        PageReport,
+        CowReport,
+        ChainsReport,
+        LineageReport,
+        SharersReport,
+        Batch
     )
 }
 

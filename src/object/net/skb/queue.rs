@@ -335,6 +335,15 @@ impl User {
     }
 }
 
+/// A network device.
+#[derive(Clone, Copy)]
+pub(crate) struct Device {
+    /// Ends with a 0.
+    pub(crate) name: [u8; 16],
+    /// The type of its link layer (`ARPHRD_*`).
+    pub(crate) kind: u16,
+}
+
 impl<'f> Socket<'f> {
     /// Locks one of its queues that no owner of the socket needs to release; none where it has no
     /// such queue.
@@ -368,10 +377,8 @@ impl<'f> Socket<'f> {
         }
     }
 
-    /// Returns the name that a device has now in the socket's network namespace; empty where there
-    /// is none.
-    pub(crate) fn device_name(&self, index: i32) -> [u8; 16] {
-        let mut name = [0; 16];
+    /// Returns a device, as it is now, of the socket's network namespace; none where there is none.
+    pub(crate) fn device(&self, index: i32) -> Option<Device> {
         let _rcu = rcu::read_lock();
         // SAFETY: The socket is valid by the type's invariant, and keeps its network namespace.
         // RCU, which is held, keeps the device. Its name may change meanwhile, and ends with a 0 in
@@ -379,19 +386,24 @@ impl<'f> Socket<'f> {
         unsafe {
             let net = (*self.as_ptr()).__sk_common.skc_net.net;
             let device = bindings::dev_get_by_index_rcu(net, index);
-            if !device.is_null() {
-                for (at, to) in name[..15].iter_mut().enumerate() {
-                    *to = (&raw const (*device).name)
-                        .cast::<u8>()
-                        .add(at)
-                        .read_volatile();
-                    if *to == 0 {
-                        break;
-                    }
+            if device.is_null() {
+                return None;
+            }
+            let mut name = [0; 16];
+            for (at, to) in name[..15].iter_mut().enumerate() {
+                *to = (&raw const (*device).name)
+                    .cast::<u8>()
+                    .add(at)
+                    .read_volatile();
+                if *to == 0 {
+                    break;
                 }
             }
+            Some(Device {
+                name,
+                kind: read_once!((*device).type_),
+            })
         }
-        name
     }
 }
 

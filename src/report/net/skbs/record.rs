@@ -6,11 +6,12 @@
 
 use super::{Packet, QueueName, Room, Seen};
 use crate::{
+    object::net::encap::Encap,
     object::net::skb::{Checksum, Control, Flags, Frag, Inner, SkbState},
     records::{
         skbs::{
-            self, ChecksumPlace, Clock, ErrorControl, Fclone, Gso, GsoType, PacketType, Sacked,
-            SkbFlags, Stamp, TcpFlags, UnixControl, Vlan,
+            self, ChecksumPlace, Clock, Encapsulation, ErrorControl, Fclone, Gso, GsoType,
+            PacketType, Sacked, SkbFlags, Stamp, TcpFlags, UnixControl, Vlan,
         },
         Bytes, Comm, Maybe, Offset,
     },
@@ -40,6 +41,22 @@ fn name(name: QueueName) -> skbs::QueueName {
     }
 }
 
+/// What a socket receives.
+fn receiver(encap: Encap) -> Encapsulation {
+    match encap {
+        Encap::Vxlan => Encapsulation::VXLAN,
+        Encap::Geneve => Encapsulation::GENEVE,
+        Encap::Fou => Encapsulation::FOU,
+        Encap::Gue => Encapsulation::GUE,
+        Encap::Gtp => Encapsulation::GTP,
+        Encap::Esp => Encapsulation::ESP,
+        Encap::L2tp => Encapsulation::L2TP,
+        Encap::WireGuard => Encapsulation::WIREGUARD,
+        Encap::Bareudp => Encapsulation::BAREUDP,
+        Encap::Other => Encapsulation::OTHER,
+    }
+}
+
 pub(super) fn emit_queue(text: &mut Text, fd: u32, queue: &Seen) -> Result {
     let record = skbs::Queue {
         fd: fd.into(),
@@ -64,8 +81,13 @@ pub(super) fn emit_skb(
     record.pos = pos.into();
     record.id = skb.id.into();
     fill(record, &skb.state);
-    let is_named = skb.device[0] != 0;
-    record.dev = is_named.then(|| Comm::new(skb.device)).into();
+    record.dev = skb
+        .device
+        .as_ref()
+        .map(|device| Comm::new(device.name))
+        .into();
+    record.dev_type = skb.device.as_ref().map(|device| device.kind.into()).into();
+    record.encap = skb.encap.map(receiver).into();
     fill_optional(record, &skb.state);
     fill_control(record, &skb.state.control);
     text.put(record, &[])?;

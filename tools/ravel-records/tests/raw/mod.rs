@@ -7,13 +7,16 @@ use ravel_records::{Line, Value};
 pub fn info(line: &Line<'_>) -> &'static Info {
     let of_report = |info: &&Info| match line.value("report") {
         Some(Value::Bare(report)) if info.name == "summary" => {
-            info.doc.contains(&format!("`{report}`")) || info.fields[0].doc.trim() == format!("`{report}`.")
+            info.doc.contains(&format!("`{report}`"))
+                || info.fields[0].doc.trim() == format!("`{report}`.")
         }
         _ => true,
     };
     let all = ALL.iter().copied().flatten();
     let mut found = all.filter(|info| info.name == line.kind).filter(of_report);
-    found.next().unwrap_or_else(|| panic!("no record {}", line.kind))
+    found
+        .next()
+        .unwrap_or_else(|| panic!("no record {}", line.kind))
 }
 
 /// A line in the binary form.
@@ -72,7 +75,13 @@ fn has(line: &Line<'_>, field: &FieldInfo) -> bool {
     }
 }
 
-fn encode_field(line: &Line<'_>, field: &FieldInfo, base: usize, to: &mut [u8], tail: &mut Vec<u8>) {
+fn encode_field(
+    line: &Line<'_>,
+    field: &FieldInfo,
+    base: usize,
+    to: &mut [u8],
+    tail: &mut Vec<u8>,
+) {
     let mut at = base + field.offset;
     if field.optional {
         if !has(line, field) {
@@ -104,7 +113,10 @@ fn encode_field(line: &Line<'_>, field: &FieldInfo, base: usize, to: &mut [u8], 
     };
     let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
     let named = |names: &[Name], word: &str| {
-        names.iter().find(|name| name.name == word).map(|name| name.value)
+        names
+            .iter()
+            .find(|name| name.name == word)
+            .map(|name| name.value)
     };
     let number = match field.type_ {
         Type::Number => bare().parse().unwrap(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use ravel_records::decode::Decoded;
+use ravel_records::decode::{Decoded, Layer, UNKNOWN, vlan_tag};
 use ravel_records::{Flags, Skb};
 
 use crate::packet::Found;
@@ -80,6 +80,9 @@ fn fields(text: &mut String, skb: &Skb) {
         ),
     );
     let offsets = skb.offsets().map(|(name, offset)| match offset.get() {
+        Some(at) if !skb.is_encapsulated() && name.starts_with("inner") => {
+            format!("{name} {at} (stale)")
+        }
         Some(at) if skb.holds(offset) => format!("{name} {at}"),
         Some(at) => format!("{name} {at} (outside)"),
         None => format!("{name} - ({})", offset.raw),
@@ -126,7 +129,13 @@ fn fields(text: &mut String, skb: &Skb) {
     if let (Some(proto), Some(tci)) = (skb.vlan_proto, skb.vlan_tci) {
         line(
             "VLAN",
-            format!("{} beside the bytes, {proto}", tci.0 & 0xfff),
+            format!(
+                "{}, {}, beside the bytes",
+                proto
+                    .name()
+                    .map_or_else(|| proto.to_string(), str::to_owned),
+                vlan_tag(tci.0)
+            ),
         );
     }
     line(
@@ -136,6 +145,12 @@ fn fields(text: &mut String, skb: &Skb) {
             skb.priority, skb.mark, skb.hash
         ),
     );
+    if let Some(encap) = &skb.encap {
+        line(
+            "tunnel",
+            format!("the datagram goes to a socket of {encap}"),
+        );
+    }
     if skb.iif > 0 {
         let name = skb.dev.as_ref().map_or_else(|| "-".to_owned(), plain);
         line("device", format!("{name} (index {})", skb.iif));
@@ -185,9 +200,10 @@ fn yes(flag: bool) -> &'static str {
 /// What a column of the drawing stands for. Where several meet in one, the least comes last.
 fn column(skb: &Skb, decoded: &Decoded, from: u64, to: u64) -> char {
     let meets = |start: u64, end: u64| start < to && from < end;
-    let header = |layer: &ravel_records::decode::Layer| meets(layer.offset, layer.end());
-    if decoded.layers.iter().any(header) {
-        'H'
+    let mut layers = decoded.layers.iter();
+    let header = |layer: &Layer| meets(layer.offset, layer.end());
+    if let Some(layer) = layers.find(|layer| header(layer)) {
+        if layer.name == UNKNOWN { '?' } else { 'H' }
     } else if meets(skb.data, skb.tail) {
         '#'
     } else {
@@ -226,7 +242,7 @@ fn buffer(text: &mut String, found: &Found, screen: &Screen) {
         ),
         (skb.end, format!("end {}", skb.end)),
     ];
-    for (name, offset) in skb.offsets() {
+    for (name, offset) in skb.valid_offsets() {
         if let Some(at) = offset.get() {
             let what = match decoded.at(at.into()) {
                 Some(layer) => layer.name,
@@ -261,9 +277,13 @@ fn buffer(text: &mut String, found: &Found, screen: &Screen) {
             page.size, page.offset
         );
     }
+    let unknown = match decoded.layers.iter().any(|layer| layer.name == UNKNOWN) {
+        true => ", ? unknown",
+        false => "",
+    };
     let _ = writeln!(
         text,
-        "  {DIM}H header, # data in the linear part, . free, = data in a page; a column is {} bytes{DIM:#}",
+        "  {DIM}H header{unknown}, # data in the linear part, . free, = data in a page; a column is {} bytes{DIM:#}",
         end.div_ceil(width)
     );
 }

@@ -138,7 +138,7 @@ fn row(skb: &Skb, raw: bool, tcp: bool) -> Vec<Cell> {
         offset(skb.mac, raw),
         offset(skb.network, raw),
         offset(skb.transport, raw),
-        protocol(skb.protocol),
+        protocol(skb),
         match (skb.frags, skb.frag_list) {
             (0, false) => dim("0"),
             (frags, false) => Cell::new(frags),
@@ -163,10 +163,18 @@ fn offset(offset: Offset, raw: bool) -> Cell {
     }
 }
 
-fn protocol(protocol: EtherType) -> Cell {
-    match protocol.name() {
-        Some(name) => Cell::new(name),
-        None if protocol == EtherType::default() => dim("-"),
-        None => Cell::new(protocol),
+/// The protocol, and the VLAN tag that is kept beside the bytes.
+fn protocol(skb: &Skb) -> Cell {
+    let name = |kind: EtherType| match kind.name() {
+        Some(name) => name.to_owned(),
+        None => kind.to_string(),
+    };
+    match (skb.vlan_proto, skb.vlan_tci) {
+        (Some(kind), Some(tci)) => {
+            let tag = format!("{} {}", name(kind), tci.0 & 0xfff);
+            note(format!("{} in {tag}", name(skb.protocol)))
+        }
+        _ if skb.protocol == EtherType::default() => dim("-"),
+        _ => Cell::new(name(skb.protocol)),
     }
 }
