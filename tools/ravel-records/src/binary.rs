@@ -187,7 +187,7 @@ impl<'a> Sink<'a> for Values<'_, 'a> {
     fn address(&mut self, key: Key, address: &'a Address, tail: Tail<'_, 'a>) {
         let value = match address.path_in(tail) {
             Some(Some(path)) => Value::Quoted(Quoted::plain(path)),
-            Some(None) if address.is_valid() => Value::Address(address),
+            None if address.is_valid() => Value::Address(address),
             _ => {
                 self.is_wrong = true;
                 return;

@@ -171,7 +171,7 @@ pub fn json_schema() -> Value {
         let mut properties = Map::new();
         let mut required = Vec::new();
         rows(info.fields, false, &mut |field, optional| {
-            properties.insert(field.key.to_owned(), property(field));
+            properties.insert(field.key.to_owned(), property(info, field));
             if !optional {
                 required.push(Value::from(field.key));
             }
@@ -202,8 +202,11 @@ fn summary_name(info: &Info) -> String {
     format!("{report}_summary")
 }
 
-/// A field in JSON.
-fn property(field: &FieldInfo) -> Value {
+/// The sets of words that JSON has as in text: one string, with commas between.
+const STRINGS: [(&str, &str); 2] = [("page", "flags"), ("stream", "sources")];
+
+/// A field of a record in JSON.
+fn property(info: &Info, field: &FieldInfo) -> Value {
     let words = |names: &[Name]| -> Vec<Value> {
         let words = names.iter().filter(|name| name.name != "none");
         words
@@ -238,6 +241,7 @@ fn property(field: &FieldInfo) -> Value {
                 {"type": "string", "pattern": format!("^{prefix}[0-9]+$")},
             ],
         }),
+        Type::Bits(_) if STRINGS.contains(&(info.name, field.key)) => json!({"type": "string"}),
         Type::Bits(names) => json!({"type": "array", "items": {"enum": words(names)}}),
         Type::Part(_) => json!({}),
     };
