@@ -6,7 +6,7 @@ pub mod cow;
 pub mod events;
 pub mod listing;
 pub mod page;
-mod remarks;
+pub mod remarks;
 pub mod sharers;
 pub mod skb;
 pub mod skbs;

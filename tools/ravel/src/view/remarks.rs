@@ -1,10 +1,8 @@
 //! What a socket's state means, in sentences.
 
-use std::io;
-
 use ravel_records::{
-    Family, Linger, Protocol, Shutdown, SkState, Socket, SocketDetail, SocketKind, Tcp, TcpTimer,
-    Timer, Waiting,
+    Family, Linger, Protocol, Shutdown, SkState, Socket, SocketDetail, SocketKind, SocketMemory,
+    Tcp, TcpTimer, Timer, Waiting,
 };
 
 use crate::screen::{count, plain};
@@ -49,7 +47,11 @@ pub fn remarks(socket: &Socket) -> Vec<Remark> {
             .filter(|waiting| is_gone(socket, waiting))
             .count();
         let mut text = match full {
-            true => "accept queue full".to_owned(),
+            true => format!(
+                "accept queue full: {} of {}",
+                detail.rx_packets,
+                detail.backlog.saturating_add(1)
+            ),
             false => {
                 let number = count(detail.rx_packets, "connection waits", "connections wait");
                 format!("{number} for accept()")
@@ -70,12 +72,25 @@ pub fn remarks(socket: &Socket) -> Vec<Remark> {
             false,
         );
     }
-    if let Some(drops @ 1..) = detail.memory.as_ref().map(|memory| memory.drops) {
-        let dropped = match detail.sk_state {
-            SkState::Listen => count(drops, "connection", "connections"),
-            _ => count(drops, "packet", "packets"),
-        };
-        add(format!("{dropped} dropped"), true);
+    if let Some(requests @ 1..) = detail.tcp.as_ref().map(|tcp| tcp.requests) {
+        let number = count(requests, "handshake", "handshakes");
+        // With TCP_DEFER_ACCEPT, such clients are connected, and have sent nothing.
+        add(format!("{number} in progress (SYN_RECV)"), false);
+    }
+    if is_tcp(socket) && in_handshake(detail) {
+        add(
+            "the other end is still in the handshake (SYN_RECV): its listener waits for data \
+             (TCP_DEFER_ACCEPT), or has no room for it"
+                .to_owned(),
+            true,
+        );
+    }
+    if let Some(text) = detail
+        .memory
+        .as_ref()
+        .and_then(|memory| losses(detail, memory))
+    {
+        add(text, true);
     }
     for (what, number) in [
         ("pending error", detail.err),
@@ -88,45 +103,47 @@ pub fn remarks(socket: &Socket) -> Vec<Remark> {
     remarks
 }
 
+/// Whether the handshake of a connection is not complete at its other end.
+pub fn in_handshake(detail: &SocketDetail) -> bool {
+    let other = detail.other.as_ref();
+    detail.sk_state == SkState::Established
+        && other.is_some_and(|peer| peer.peer_state == SkState::NewSynRecv)
+}
+
+/// What a socket has lost, or is about to lose, and why.
+fn losses(detail: &SocketDetail, memory: &SocketMemory) -> Option<String> {
+    let listens = detail.sk_state == SkState::Listen;
+    // No packet of the size of those that wait fits.
+    let mean = memory.rmem / detail.rx_packets.max(1);
+    let full = detail.rx_packets > 0 && memory.rmem.saturating_add(mean) > memory.rcvbuf;
+    let mut said = Vec::new();
+    if full && !listens && detail.tcp.is_none() {
+        said.push(format!(
+            "receive buffer full: {} of {} bytes",
+            memory.rmem, memory.rcvbuf
+        ));
+    }
+    match (memory.drops, listens) {
+        (0, _) => {}
+        (drops, true) => {
+            let number = count(drops, "connection", "connections");
+            said.push(format!("{number} dropped"));
+        }
+        (drops, false) => said.push(format!("{} dropped", count(drops, "packet", "packets"))),
+    }
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
 /// Whether the peer of a connection that waits for accept() has closed.
 pub fn is_gone(socket: &Socket, waiting: &Waiting) -> bool {
     let unix = socket.family == Family::Unix;
     waiting.sk_state == SkState::CloseWait || (unix && waiting.peer_inode == 0)
 }
 
-/// An errno by its name, where it is one that sockets have.
+/// An errno by its name.
 pub fn errno(number: i32) -> String {
-    let name = match number {
-        4 => "EINTR",
-        9 => "EBADF",
-        11 => "EAGAIN",
-        12 => "ENOMEM",
-        13 => "EACCES",
-        22 => "EINVAL",
-        32 => "EPIPE",
-        71 => "EPROTO",
-        90 => "EMSGSIZE",
-        92 => "ENOPROTOOPT",
-        95 => "EOPNOTSUPP",
-        98 => "EADDRINUSE",
-        99 => "EADDRNOTAVAIL",
-        100 => "ENETDOWN",
-        101 => "ENETUNREACH",
-        102 => "ENETRESET",
-        103 => "ECONNABORTED",
-        104 => "ECONNRESET",
-        105 => "ENOBUFS",
-        106 => "EISCONN",
-        107 => "ENOTCONN",
-        110 => "ETIMEDOUT",
-        111 => "ECONNREFUSED",
-        112 => "EHOSTDOWN",
-        113 => "EHOSTUNREACH",
-        114 => "EALREADY",
-        115 => "EINPROGRESS",
-        _ => return io::Error::from_raw_os_error(number).to_string(),
-    };
-    name.to_owned()
+    let name = syscalls::Errno::new(number).name();
+    name.map_or_else(|| format!("errno {number}"), str::to_owned)
 }
 
 /// The first of those that wait for accept().
