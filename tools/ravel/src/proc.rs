@@ -100,6 +100,16 @@ impl Proc {
         fs::read_link(self.path(pid, &format!("fd/{fd}")))
     }
 
+    /// The numbers that a folder of a process lists, in order.
+    pub fn numbers_of(&self, pid: u32, name: &str) -> io::Result<Vec<u32>> {
+        numbers(&self.path(pid, name))
+    }
+
+    /// The target of a link of a process.
+    pub fn link_of(&self, pid: u32, name: &str) -> io::Result<PathBuf> {
+        fs::read_link(self.path(pid, name))
+    }
+
     /// The device of the file behind a descriptor, as the kernel numbers it.
     pub fn device(&self, pid: u32, fd: u32) -> io::Result<u64> {
         let device = fs::metadata(self.path(pid, &format!("fd/{fd}")))?.dev();

@@ -1,12 +1,13 @@
-//! `ravel stuck`: connections that are half closed or do not end, and the processes responsible.
+//! `ravel stuck`: connections that are half closed or do not end, queues that are full, and the processes responsible.
+//!
+//! [`judge`] decides of each end by itself, [`merge`] joins the ends of one connection, [`evidence`] finds out who waits
+//! and who holds what no descriptor leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use ravel_records::client::Client;
 use ravel_records::{
-    Family, Fin, Protocol, Sharer, Shutdown, SkState, Socket, SocketDetail, SocketKind, TcpTimer,
-    Text, Timer,
+    Family, Protocol, Sharer, Shutdown, SkState, Socket, SocketKind, SocketMemory, Text,
 };
 use serde::Serialize;
 
@@ -16,6 +17,12 @@ use crate::identity::Processes;
 use crate::proc::{Proc, Subject, Unread};
 use crate::sweep::{self, Held, Holder, Sweep};
 use crate::who::{Known, Seeker};
+
+mod evidence;
+mod judge;
+mod merge;
+pub use evidence::{Blocked, Evidence};
+use judge::Found;
 
 /// What a connection is stuck in, worst first: what never ends by itself, then what the kernel ends, then what may
 /// be well, and of the moment.
@@ -30,6 +37,10 @@ pub enum Why {
     Over,
     /// No descriptor leads to it, although it is in an open file.
     Unheld,
+    /// A listener's accept queue is full: connect() waits or fails.
+    BacklogFull,
+    /// A datagram socket's receive queue is full: senders wait, or packets are lost.
+    QueueFull,
     /// Its peer has gone before anybody has accepted it.
     NotAccepted,
     /// It is closed on this side, and the peer does not acknowledge that.
@@ -46,11 +57,13 @@ pub enum Why {
 
 impl Why {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::CloseWait,
         Self::HalfClosed,
         Self::Over,
         Self::Unheld,
+        Self::BacklogFull,
+        Self::QueueFull,
         Self::NotAccepted,
         Self::Unacknowledged,
         Self::Orphan,
@@ -96,9 +109,12 @@ impl Why {
     pub fn severity(self) -> Severity {
         match self {
             Self::CloseWait | Self::HalfClosed | Self::Over | Self::Unheld => Severity::Critical,
-            Self::NotAccepted | Self::Unacknowledged | Self::Orphan | Self::NoRoom => {
-                Severity::Warning
-            }
+            Self::BacklogFull
+            | Self::QueueFull
+            | Self::NotAccepted
+            | Self::Unacknowledged
+            | Self::Orphan
+            | Self::NoRoom => Severity::Warning,
             Self::Unread | Self::Shared => Severity::Notice,
         }
     }
@@ -111,6 +127,10 @@ pub struct OtherEnd {
     pub state: SkState,
     /// 0 where nobody has it open.
     pub inode: u64,
+    /// Inode of its network namespace.
+    pub netns: u64,
+    /// Bytes that nobody has read there.
+    pub unread: u64,
     /// The descriptors that were found.
     pub holders: Vec<Holder>,
     /// Nobody has it: the kernel removes it then.
@@ -124,6 +144,32 @@ pub struct Queue {
     pub connections: u64,
     /// Those whose peers have closed.
     pub closed: u64,
+}
+
+/// A queue with a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Full {
+    /// Packets, or connections, that it holds.
+    pub packets: u64,
+    /// A listener: its backlog, beyond which one more fits.
+    pub backlog: Option<u64>,
+    /// Its memory, where that is what has a limit.
+    #[serde(flatten)]
+    pub memory: Option<SocketMemory>,
+    /// A TCP listener: handshakes under way.
+    pub handshakes: Option<u64>,
+}
+
+/// A connection of the responsible process to which the end of a half-closed one may have to be passed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Relay {
+    /// Its descriptor.
+    #[serde(flatten)]
+    pub holder: Holder,
+    /// Its address.
+    pub local: Text,
+    /// The address that it leads to.
+    pub remote: Text,
 }
 
 /// A connection that is stuck.
@@ -157,12 +203,21 @@ pub struct Stuck {
     pub unacknowledged: u64,
     /// A listener: the connections that wait for accept().
     pub waiting: Option<Queue>,
+    /// The queue that is full.
+    pub full: Option<Full>,
+    /// Tasks that wait for room in it, or for the connection.
+    pub blocked: Vec<Blocked>,
     /// Milliseconds since the peer was last heard of.
     pub silent_ms: Option<u64>,
     /// The processes that have it open.
     pub holders: Vec<Holder>,
     /// References that are no descriptors.
     pub others: Vec<Sharer>,
+    /// What may hold it where nothing is known to: unread messages with descriptors.
+    pub candidates: Vec<Sharer>,
+    /// Other connections of the responsible process, where the peer has only ended its own half: it may have to pass that
+    /// on.
+    pub relays: Vec<Relay>,
     /// References to the open file, where there is one.
     pub references: Option<u64>,
     /// References whose holders are not known; none where they were not looked up, so that there may be holders that are
@@ -226,6 +281,11 @@ pub struct Looked {
     pub namespaces_gone: u64,
     /// Open connections with references that were not looked up, so that they may be shared.
     pub unexamined: u64,
+    /// Open connections that no descriptor, message or io_uring leads to, and with which nothing is wrong: the kernel's
+    /// own, or held by a system call.
+    pub kernel_connections: u64,
+    /// Sockets of kinds for which there are no rules, by kind.
+    pub not_judged: BTreeMap<String, u64>,
     /// Records that a bound of the module left out.
     pub cut: u64,
     /// What could not be read.
@@ -246,7 +306,7 @@ pub struct Answer {
 
 /// Looks at the whole machine.
 pub fn ask(client: &Client, proc: &Proc) -> Result<Answer, Failure> {
-    let sweep = Sweep::ask(client, proc)?;
+    let mut sweep = Sweep::ask(client, proc)?;
     let mut unread = Unread::default();
     let namespaces = namespaces(proc, &mut unread).map_err(Failure::Proc)?;
     let known: BTreeSet<u64> = sweep.sockets.iter().map(|held| held.socket.inode).collect();
@@ -269,7 +329,17 @@ pub fn ask(client: &Client, proc: &Proc) -> Result<Answer, Failure> {
         let known: BTreeSet<u64> = again.sockets.iter().map(|held| held.socket.inode).collect();
         loose.retain(|connection| is_loose(connection, &known));
     }
-    let mut answer = find(&sweep, &loose, Some(client));
+    sweep.settle(client)?;
+    let mut evidence = Evidence::default();
+    evidence.ask_waiters(client, &sweep, &mut unread);
+    let unheld = loose.iter().map(|connection| connection.inode);
+    let unheld: BTreeSet<u64> = unheld.filter(|inode| *inode != 0).collect();
+    if !unheld.is_empty() {
+        evidence
+            .search(proc, &unheld, &mut unread)
+            .map_err(Failure::Proc)?;
+    }
+    let mut answer = find(&sweep, &loose, &evidence, Some(client));
     let seen = |held: &&Held| !namespaces.contains_key(&held.socket.netns);
     let unseen: BTreeSet<u64> = sweep
         .sockets
@@ -301,13 +371,23 @@ fn is_loose(connection: &Connection, known: &BTreeSet<u64>) -> bool {
 }
 
 /// Finds what is stuck among the sockets that processes have, and among connections that no descriptor leads to.
-pub fn find(sweep: &Sweep, loose: &[Connection], client: Option<&Client>) -> Answer {
-    let found = Found::new(sweep, loose);
+pub fn find(
+    sweep: &Sweep,
+    loose: &[Connection],
+    evidence: &Evidence,
+    client: Option<&Client>,
+) -> Answer {
+    let found = Found::new(sweep, loose, evidence);
     let mut stuck: Vec<(Stuck, Option<&Held>)> = Vec::new();
     for held in &sweep.sockets {
         stuck.extend(found.judge(held).map(|of| (of, Some(held))));
     }
     stuck.extend(loose.iter().filter_map(|of| Some((found.loose(of)?, None))));
+    let mut stuck = merge::connections(stuck, false);
+    for (of, _) in &mut stuck {
+        found.add_relays(of);
+        found.add_blocked(of);
+    }
     stuck.sort_by_key(|(of, _)| of.rank());
     // The module is asked who else has a socket for the worst of them.
     let mut seeker = Seeker::new(sweep, client);
@@ -316,9 +396,11 @@ pub fn find(sweep: &Sweep, loose: &[Connection], client: Option<&Client>) -> Ans
             of.add(seeker.know(held));
         }
     }
-    let mut stuck: Vec<Stuck> = stuck.into_iter().map(|(of, _)| of).collect();
-    let unexamined = stuck.iter().filter(|of| of.may_be_shared()).count() as u64;
-    stuck.retain(Stuck::is_reported);
+    let unexamined = stuck.iter().filter(|(of, _)| of.may_be_shared());
+    let unexamined = unexamined.count() as u64;
+    stuck.retain(|(of, _)| of.is_reported());
+    let stuck = merge::connections(stuck, true);
+    let stuck: Vec<Stuck> = stuck.into_iter().map(|(of, _)| of).collect();
     let mut unread = sweep.unread.clone();
     unread.0.append(&mut seeker.unread.0);
     let looked = Looked {
@@ -326,6 +408,8 @@ pub fn find(sweep: &Sweep, loose: &[Connection], client: Option<&Client>) -> Ans
         processes: sweep.processes,
         sockets: sweep.sockets.len() as u64,
         busy: found.busy,
+        kernel_connections: found.kernel_connections(),
+        not_judged: found.not_judged(),
         cut: sweep.cut,
         unexamined,
         unread,
@@ -352,6 +436,7 @@ impl Answer {
             before.get(&now.key).is_some_and(|then| {
                 (then.why, then.unread, then.unacknowledged, then.waiting)
                     == (now.why, now.unread, now.unacknowledged, now.waiting)
+                    && then.full == now.full
             })
         });
     }
@@ -370,7 +455,8 @@ impl Stuck {
         let other = self.other_end.iter().flat_map(|end| &end.holders);
         let holders = self.blame.iter().chain(&self.holders).chain(other);
         let others = self.others.iter().map(|sharer| sharer.pid);
-        holders.map(|holder| holder.pid).chain(others)
+        let waits = self.blocked.iter().map(|blocked| blocked.pid);
+        holders.map(|holder| holder.pid).chain(others).chain(waits)
     }
 
     /// Whether several processes hold it, or something that is no process.
@@ -401,317 +487,6 @@ impl Stuck {
         self.holders = known.held.holders;
         self.others = known.others;
         self.unnamed = known.unnamed;
-    }
-}
-
-/// The state of a TCP connection's end that waits for the peer's acknowledgement.
-fn is_closing(state: &SkState) -> bool {
-    matches!(
-        state,
-        SkState::FinWait1 | SkState::LastAck | SkState::Closing
-    )
-}
-
-fn is_tcp(socket: &Socket) -> bool {
-    socket.protocol == Protocol::Tcp && matches!(socket.family, Family::Inet | Family::Inet6)
-}
-
-/// A connection of unix sockets.
-fn is_pair(socket: &Socket) -> bool {
-    let pair = matches!(socket.r#type, SocketKind::Stream | SocketKind::Seqpacket);
-    socket.family == Family::Unix && pair
-}
-
-fn addresses(socket: &Socket, detail: &SocketDetail) -> Option<Addresses> {
-    Some(Addresses::new(
-        socket.netns,
-        detail.local.socket_address()?,
-        detail.remote.socket_address()?,
-    ))
-}
-
-/// What is known, by what it is looked for.
-struct Found<'a> {
-    sweep: &'a Sweep,
-    /// Connections that no descriptor leads to.
-    loose: BTreeMap<Addresses, &'a Connection>,
-    /// Sockets at the other ends of these.
-    ends: BTreeMap<Addresses, &'a Held>,
-    /// Those that have closed, and whose other end nobody has accepted: told with the listener.
-    gone_early: BTreeSet<Addresses>,
-    busy: u64,
-}
-
-impl<'a> Found<'a> {
-    fn new(sweep: &'a Sweep, loose: &'a [Connection]) -> Self {
-        let loose: BTreeMap<_, _> = loose.iter().map(|of| (of.addresses, of)).collect();
-        let mut found = Self {
-            sweep,
-            loose,
-            ends: BTreeMap::new(),
-            gone_early: BTreeSet::new(),
-            busy: 0,
-        };
-        for held in &sweep.sockets {
-            let socket = &held.socket;
-            let Some(detail) = &socket.detail else {
-                found.busy += 1;
-                continue;
-            };
-            if !is_tcp(socket) {
-                continue;
-            }
-            let local = detail.local.socket_address();
-            for waiting in &socket.waiting {
-                let remote = waiting.remote.socket_address();
-                if let (Some(local), Some(remote), SkState::CloseWait) =
-                    (local, remote, &waiting.sk_state)
-                {
-                    found.gone_early.insert(early(socket.netns, remote, local));
-                }
-            }
-            if found.loose.is_empty() {
-                continue;
-            }
-            if let Some(here) = addresses(socket, detail) {
-                if found.loose.contains_key(&here.reversed()) {
-                    found.ends.insert(here, held);
-                }
-            }
-        }
-        found
-    }
-
-    /// Whether the end at these addresses is one whose other end waits in a listener's queue.
-    fn is_early(&self, here: &Addresses) -> bool {
-        self.gone_early
-            .contains(&early(here.netns, here.local, here.remote))
-    }
-
-    fn judge(&self, held: &Held) -> Option<Stuck> {
-        let socket = &held.socket;
-        let detail = socket.detail.as_ref()?;
-        let why = match (is_tcp(socket), is_pair(socket)) {
-            (true, _) => self.judge_tcp(held, detail)?,
-            (_, true) => self.judge_pair(socket, detail)?,
-            _ => return None,
-        };
-        let addresses = addresses(socket, detail);
-        // It was closed after it was looked at: the namespace's word is the later one.
-        if let Some(loose) = addresses.and_then(|here| self.loose.get(&here)) {
-            if loose.inode == 0 {
-                return None;
-            }
-        }
-        let other_end = self.other_end(detail, addresses);
-        let tcp = detail.tcp.as_ref();
-        let silent_ms = tcp.and_then(|tcp| match tcp.silent_ms {
-            Timer::Ms(ms) => Some(ms),
-            Timer::Off => None,
-        });
-        let gone = socket.waiting.iter().filter(|waiting| {
-            let unix = socket.family == Family::Unix;
-            waiting.sk_state == SkState::CloseWait || (unix && waiting.peer_inode == 0)
-        });
-        let mut stuck = Stuck {
-            why,
-            severity: why.severity(),
-            family: socket.family.clone(),
-            r#type: socket.r#type.clone(),
-            protocol: socket.protocol.clone(),
-            netns: socket.netns,
-            inode: socket.inode,
-            local: detail.local.clone(),
-            remote: detail.remote.clone(),
-            sk_state: detail.sk_state.clone(),
-            shutdown: Some(detail.shutdown.clone()),
-            unread: detail.rx_bytes,
-            unacknowledged: detail.tx_bytes,
-            waiting: (why == Why::NotAccepted).then(|| Queue {
-                connections: detail.rx_packets,
-                closed: gone.count() as u64,
-            }),
-            silent_ms,
-            holders: held.holders.clone(),
-            others: Vec::new(),
-            references: u64::try_from(socket.file_refs).ok(),
-            unnamed: None,
-            blame: Vec::new(),
-            ends_ms: None,
-            waits_at_least: false,
-            other_end,
-            text: None,
-            key: Key::Socket((socket.id, socket.inode)),
-            socket: Some(socket.clone()),
-        };
-        let theirs = || {
-            let holders = stuck.other_end.as_ref().map(|end| end.holders.clone());
-            holders.unwrap_or_default()
-        };
-        stuck.blame = match why {
-            Why::HalfClosed if is_tcp(socket) => theirs(),
-            Why::Unacknowledged | Why::NoRoom => theirs(),
-            _ => stuck.holders.clone(),
-        };
-        Some(stuck)
-    }
-
-    fn judge_tcp(&self, held: &Held, detail: &SocketDetail) -> Option<Why> {
-        let socket = &held.socket;
-        let tcp = detail.tcp.as_ref()?;
-        let peer = self.sweep.peer(detail);
-        let peer_detail = peer.and_then(|peer| peer.socket.detail.as_ref());
-        Some(match &detail.sk_state {
-            SkState::Listen => {
-                let gone =
-                    |waiting: &ravel_records::Waiting| waiting.sk_state == SkState::CloseWait;
-                return socket.waiting.iter().any(gone).then_some(Why::NotAccepted);
-            }
-            SkState::CloseWait => Why::CloseWait,
-            // Of a connection of which both ends are here, the one that has to act is shown.
-            SkState::FinWait2 => {
-                if peer_detail.is_some_and(|peer| peer.sk_state == SkState::CloseWait)
-                    || addresses(socket, detail).is_some_and(|here| self.is_early(&here))
-                {
-                    return None;
-                }
-                Why::HalfClosed
-            }
-            state if is_closing(state) => Why::Unacknowledged,
-            SkState::Close => {
-                return (tcp.fin == Fin::Unknown && detail.shutdown == Shutdown::RdWr)
-                    .then_some(Why::Over);
-            }
-            SkState::Established => {
-                if detail.unread {
-                    return Some(Why::Unread);
-                }
-                if tcp.timer == TcpTimer::Probe && tcp.unsent > 0 {
-                    return match peer_detail.is_some_and(|peer| peer.unread) {
-                        true => None,
-                        false => Some(Why::NoRoom),
-                    };
-                }
-                let more = u64::try_from(socket.file_refs).unwrap_or(0) > held.holders.len() as u64;
-                let first = held.holders.first().map(|holder| holder.pid);
-                let several = held.holders.iter().any(|of| Some(of.pid) != first);
-                return (more || several).then_some(Why::Shared);
-            }
-            _ => return None,
-        })
-    }
-
-    fn judge_pair(&self, socket: &Socket, detail: &SocketDetail) -> Option<Why> {
-        if detail.sk_state == SkState::Listen {
-            let gone = |waiting: &ravel_records::Waiting| waiting.peer_inode == 0;
-            return socket.waiting.iter().any(gone).then_some(Why::NotAccepted);
-        }
-        if detail.sk_state != SkState::Established {
-            return None;
-        }
-        let peer = self.sweep.peer(detail);
-        let earlier = peer.is_some_and(|peer| peer.socket.id < socket.id);
-        match detail.shutdown {
-            // Of two that are both open, one is shown.
-            Shutdown::RdWr if earlier => None,
-            Shutdown::RdWr => Some(Why::Over),
-            Shutdown::Rd => Some(Why::HalfClosed),
-            Shutdown::Wr if peer.is_none() => Some(Why::HalfClosed),
-            Shutdown::None if detail.unread => Some(Why::Unread),
-            _ => None,
-        }
-    }
-
-    fn other_end(&self, detail: &SocketDetail, here: Option<Addresses>) -> Option<OtherEnd> {
-        let orphan = here.and_then(|here| self.loose.get(&here.reversed()));
-        if let Some(orphan) = orphan.filter(|orphan| orphan.inode == 0) {
-            return Some(OtherEnd {
-                state: orphan.state.clone(),
-                inode: 0,
-                holders: Vec::new(),
-                ends_ms: orphan.ends_ms(),
-            });
-        }
-        let peer = detail.other.as_ref()?;
-        let holders = self.sweep.peer(detail).map(|held| held.holders.clone());
-        Some(OtherEnd {
-            state: peer.peer_state.clone(),
-            inode: peer.peer_inode,
-            holders: holders.unwrap_or_default(),
-            ends_ms: None,
-        })
-    }
-
-    /// A connection that no descriptor leads to.
-    fn loose(&self, connection: &Connection) -> Option<Stuck> {
-        let here = connection.addresses;
-        let other = self.ends.get(&here.reversed());
-        let other_detail = other.and_then(|held| held.socket.detail.as_ref());
-        let why = match (connection.inode, &connection.state) {
-            (1.., _) => Why::Unheld,
-            // Told with the end that has to act.
-            (0, SkState::FinWait2) => {
-                if other_detail.is_some_and(|of| of.sk_state == SkState::CloseWait)
-                    || self.is_early(&here)
-                {
-                    return None;
-                }
-                Why::Orphan
-            }
-            (0, _) => Why::Unacknowledged,
-        };
-        let six = here.local.is_ipv6() || here.remote.is_ipv6();
-        let fin = u64::from(is_closing(&connection.state));
-        Some(Stuck {
-            why,
-            severity: why.severity(),
-            family: if six { Family::Inet6 } else { Family::Inet },
-            r#type: SocketKind::Stream,
-            protocol: Protocol::Tcp,
-            netns: here.netns,
-            inode: connection.inode,
-            local: here.local.to_string().as_str().into(),
-            remote: here.remote.to_string().as_str().into(),
-            sk_state: connection.state.clone(),
-            shutdown: None,
-            unread: connection.rx,
-            unacknowledged: connection.tx.saturating_sub(fin),
-            waiting: None,
-            silent_ms: None,
-            holders: Vec::new(),
-            others: Vec::new(),
-            references: None,
-            unnamed: None,
-            other_end: other.zip(other_detail).map(|(held, detail)| OtherEnd {
-                state: detail.sk_state.clone(),
-                inode: held.socket.inode,
-                holders: held.holders.clone(),
-                ends_ms: None,
-            }),
-            blame: match why {
-                Why::Unheld => Vec::new(),
-                _ => other.map(|held| held.holders.clone()).unwrap_or_default(),
-            },
-            ends_ms: connection.ends_ms(),
-            waits_at_least: !connection.remnant,
-            text: None,
-            socket: None,
-            key: Key::Addresses(here),
-        })
-    }
-}
-
-/// How one who closed before he was accepted is looked for: a listener may be bound to any address.
-fn early(netns: u64, local: SocketAddr, remote: SocketAddr) -> Addresses {
-    let any = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), remote.port());
-    Addresses::new(netns, local, any)
-}
-
-impl Connection {
-    /// When the kernel ends an orphan that waits for the peer's FIN. Its timer means something else in other states.
-    fn ends_ms(&self) -> Option<u64> {
-        let waits = self.inode == 0 && self.state == SkState::FinWait2;
-        self.timer_ms.filter(|_| waits)
     }
 }
 

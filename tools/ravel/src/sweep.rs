@@ -4,7 +4,7 @@
 //! to one that was may be missed. Where the descriptors that were found and the references that the kernel counts differ,
 //! the output says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ravel_records::client::Client;
 use ravel_records::{Error, Id, Socket, SocketDetail, SocketsReport, Text};
@@ -79,6 +79,43 @@ impl Sweep {
         }
     }
 
+    /// Reads again how many references sockets have that seem to have more than descriptors.
+    ///
+    /// Whoever examines a socket holds a reference to its open file for a moment, as another `ravel` does: the least number
+    /// is the one without it.
+    pub fn settle(&mut self, client: &Client) -> Result<(), Failure> {
+        for _ in 0..LOOKS {
+            let more = |held: &&Held| {
+                u64::try_from(held.socket.file_refs).unwrap_or(0) > held.holders.len() as u64
+            };
+            let suspects = self.sockets.iter().filter(more);
+            let pids: BTreeSet<u32> = suspects
+                .filter_map(|held| Some(held.holders.first()?.pid))
+                .collect();
+            if pids.is_empty() {
+                break;
+            }
+            for pid in pids {
+                match client.sockets(pid) {
+                    Ok(report) => self.take_least(&report.sockets),
+                    Err(error) if is_no_process(&error) => {}
+                    Err(error) if concerns_all(&error) => return Err(error.into()),
+                    Err(error) => self.unread.add(Subject::Process, pid, &error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_least(&mut self, again: &[Socket]) {
+        for socket in again {
+            if let Some(at) = self.places.get(&(socket.id, socket.inode)) {
+                let refs = &mut self.sockets[*at].socket.file_refs;
+                *refs = socket.file_refs.min(*refs);
+            }
+        }
+    }
+
     /// Reports `sockets` that were saved, one behind the other.
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
         let mut sweep = Self::default();
@@ -129,6 +166,34 @@ impl Sweep {
         let inode = detail.other.as_ref()?.peer_inode;
         self.socket((detail.peer, inode))
     }
+}
+
+/// How many more times the references of a socket are read that has more than descriptors are known.
+const LOOKS: usize = 3;
+
+/// The report on one process, with the least number of references that several looks have found: see [`Sweep::settle`].
+pub fn settled(client: &Client, pid: u32) -> Result<SocketsReport, Error> {
+    let mut report = client.sockets(pid)?;
+    for _ in 0..LOOKS {
+        let fds = |of: &Socket| {
+            let same = report.sockets.iter().filter(|other| other.id == of.id);
+            same.count() as i64
+        };
+        if report.sockets.iter().all(|of| of.file_refs <= fds(of)) {
+            break;
+        }
+        let again = client.sockets(pid)?;
+        let mut least: BTreeMap<Key, i64> = BTreeMap::new();
+        for of in again.sockets.iter().chain(&report.sockets) {
+            let refs = least.entry((of.id, of.inode)).or_insert(of.file_refs);
+            *refs = of.file_refs.min(*refs);
+        }
+        report = again;
+        for of in &mut report.sockets {
+            of.file_refs = least[&(of.id, of.inode)];
+        }
+    }
+    Ok(report)
 }
 
 /// Calls a function for each process of the initial pid namespace, in the order of their numbers.

@@ -122,6 +122,8 @@ pub const ALL: &[&[Test]] = &[
     stuck::ELSEWHERE,
     stuck::WATCH,
     stuck::IDENTITY,
+    stuck::FULL,
+    stuck::ONE,
     skbs::TESTS,
     skb_queues::TESTS,
     skb_headers::TESTS,

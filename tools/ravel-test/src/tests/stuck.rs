@@ -19,11 +19,15 @@ use crate::sys::{self, Pid};
 use crate::{check, check_eq, tests, tier};
 
 pub(super) mod elsewhere;
+mod full;
 mod identity;
+mod one;
 mod watch;
 pub use elsewhere::TESTS as ELSEWHERE;
 use elsewhere::{PORT, THERE, Wire, elsewhere};
+pub use full::TESTS as FULL;
 pub use identity::TESTS as IDENTITY;
+pub use one::TESTS as ONE;
 pub use watch::TESTS as WATCH;
 
 tests!("stuck":
@@ -52,6 +56,16 @@ fn run(words: &[&str]) -> Result<String> {
         .output()?;
     let errors = String::from_utf8_lossy(&out.stderr);
     check!(out.status.success(), "ravel stuck {words:?}: {errors}");
+    Ok(String::from_utf8(out.stdout)?)
+}
+
+/// What `ravel sockets` shows of this process.
+fn sockets_text() -> Result<String> {
+    let out = Command::new(crate::module::beside("ravel")?)
+        .args(["sockets", "--all", "--wide", &sys::getpid().to_string()])
+        .output()?;
+    let errors = String::from_utf8_lossy(&out.stderr);
+    check!(out.status.success(), "ravel sockets: {errors}");
     Ok(String::from_utf8(out.stdout)?)
 }
 
@@ -99,6 +113,12 @@ fn wait_state(fd: &impl AsRawFd, state: SkState) -> Result<()> {
     })
 }
 
+/// Waits until one end has FIN, and the other one knows.
+fn wait_half_closed(one: &impl AsRawFd, other: &impl AsRawFd) -> Result<()> {
+    wait_state(other, SkState::CloseWait)?;
+    wait_state(one, SkState::FinWait2)
+}
+
 fn close_wait_is_freed_by_its_last_holder() -> Result<()> {
     let us = sys::getpid();
     let (client, server) = pair()?;
@@ -121,7 +141,7 @@ fn close_wait_is_freed_by_its_last_holder() -> Result<()> {
         "before any FIN: {told:#?}"
     );
     client.shutdown(Shutdown::Write)?;
-    wait_state(&server, SkState::CloseWait)?;
+    wait_half_closed(&client, &server)?;
     let told = only(port)?;
     check_eq!(told["why"], "close_wait", "why");
     let mut want = vec![(us, fd), (child.pid, fd), (child.pid, copy)];
@@ -168,7 +188,7 @@ fn shutdown_by_one_frees_for_all() -> Result<()> {
     let port = client.local_addr()?.port();
     let mut child = Child::idle()?;
     client.shutdown(Shutdown::Write)?;
-    wait_state(&server, SkState::CloseWait)?;
+    wait_half_closed(&client, &server)?;
     let told = only(port)?;
     let said = told["text"]["remedy"].as_str().unwrap_or_default();
     check!(said.contains("shutdown(WR) by any of them"), "{said}");
@@ -184,7 +204,7 @@ fn half_closed_by_this_side_is_told_with_the_other() -> Result<()> {
     let port = client.local_addr()?.port();
     client.write_all(b"hello")?;
     client.shutdown(Shutdown::Write)?;
-    wait_state(&server, SkState::CloseWait)?;
+    wait_half_closed(&client, &server)?;
     let told = only(port)?;
     check_eq!(
         (&told["why"], &told["unread"]),

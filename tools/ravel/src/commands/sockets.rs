@@ -15,7 +15,7 @@ use crate::proc::{Proc, Unread};
 use crate::screen::Screen;
 use crate::sweep::Sweep;
 use crate::who::{Answer, Missing};
-use crate::{epoll, output, screen, stuck, view, who};
+use crate::{epoll, output, screen, stuck, sweep, view, who};
 
 /// An answer of `ravel sockets`, with the processes that it names.
 #[derive(Serialize)]
@@ -84,8 +84,10 @@ impl cli::Sockets {
             let sets = self.source.pid.map(|_| sets(&report)).transpose()?;
             return Ok(Answered::Waiters(view::waiters::Waited::new(report, sets)));
         }
-        let text = context.report(ReportName::Sockets, &self.source)?;
-        let mut report = SocketsReport::parse(&text)?;
+        let mut report = match self.source.pid {
+            Some(pid) => sweep::settled(&context.client, pid)?,
+            None => SocketsReport::parse(&context.report(ReportName::Sockets, &self.source)?)?,
+        };
         report.sockets.retain(|socket| self.only.has(socket));
         Ok(match self.why {
             true => Answered::Why(view::why::Explained::of(report)),
@@ -248,7 +250,10 @@ impl Show for cli::Stuck {
 
     fn model(&self, context: &Context) -> Result<stuck::Answer, Failure> {
         let mut answer = match &self.from {
-            Some(path) => stuck::find(&Sweep::parse(&saved(Some(path))?)?, &[], None),
+            Some(path) => {
+                let sweep = Sweep::parse(&saved(Some(path))?)?;
+                stuck::find(&sweep, &[], &stuck::Evidence::default(), None)
+            }
             None => stuck::ask(&context.client, &Proc::default())?,
         };
         if let Some(seconds) = self.over {

@@ -3,19 +3,21 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use ravel_records::{Protocol, SkState, Timer};
+use ravel_records::Protocol;
 
 use super::left_out;
 use super::listing::{Cell, Column, Listing};
-use super::sockets::{address, proto};
-use super::who::{descriptor, other};
-use super::why::say;
+use super::sockets::{address, proto, state};
+use super::who::descriptor;
 use crate::cli;
 use crate::command::Failure;
 use crate::identity::{Process, Processes};
 use crate::screen::{BAD, DIM, NAME, NOTE, STRONG, Screen, count, plain};
-use crate::stuck::{Answer, Severity, Stuck, Why};
-use crate::sweep::Holder;
+use crate::stuck::{Answer, Blocked, Full, Severity, Stuck, Why};
+
+mod explain;
+pub use explain::{blamed, freed_by};
+use explain::{close_verdict, duration, list};
 
 /// Connections that are shown unless more are asked for.
 const FEW: usize = 15;
@@ -91,9 +93,10 @@ fn row(of: &Stuck, processes: Option<&Processes>) -> Vec<Cell> {
     };
     let process = of.blame.first();
     let process = process.and_then(|holder| processes?.get(holder.pid));
-    let unread = match of.waiting {
-        Some(queue) => Cell::new(format!("{} closed", queue.closed)).by(queue.closed),
-        None => Cell::number(of.unread, of.unread.to_string()),
+    let unread = match (&of.full, of.waiting) {
+        (Some(full), _) => Cell::new(queue(full)).by(full.packets),
+        (None, Some(queue)) => Cell::new(format!("{} closed", queue.closed)).by(queue.closed),
+        (None, None) => Cell::number(of.unread, of.unread.to_string()),
     };
     vec![
         Cell::styled(severity.as_str(), style).by(severity.rank()),
@@ -119,6 +122,14 @@ fn row(of: &Stuck, processes: Option<&Processes>) -> Vec<Cell> {
     ]
 }
 
+/// How much a full queue holds, in a few words.
+fn queue(full: &Full) -> String {
+    match full.backlog {
+        Some(backlog) => format!("{}/{backlog}", full.packets),
+        None => count(full.packets, "packet", "packets"),
+    }
+}
+
 /// Both ends; a listener has one.
 fn connection(of: &Stuck) -> String {
     match of.remote.is_empty() {
@@ -133,13 +144,21 @@ fn responsible(of: &Stuck) -> String {
     let Some(first) = of.blame.first() else {
         return match of.why {
             Why::Unheld => "no process".to_owned(),
-            Why::Orphan => "kernel".to_owned(),
+            Why::Orphan | Why::CloseWait => other_or_kernel(of),
             _ => "the peer".to_owned(),
         };
     };
     match of.blame.len() {
         1 => descriptor(first),
         more => format!("{} +{}", descriptor(first), more - 1),
+    }
+}
+
+/// What holds an end that no descriptor leads to.
+fn other_or_kernel(of: &Stuck) -> String {
+    match of.others.first() {
+        Some(sharer) => format!("{} {} (io_uring)", plain(&sharer.comm), sharer.pid),
+        None => "kernel".to_owned(),
     }
 }
 
@@ -154,6 +173,16 @@ fn fix(of: &Stuck) -> String {
         said[..end].to_owned()
     });
     match (of.why, then) {
+        (Why::CloseWait, _) if !of.relays.is_empty() => {
+            let fds: BTreeSet<u32> = of.relays.iter().map(|relay| relay.holder.fd).collect();
+            match (fds.len(), fds.first()) {
+                (1, Some(fd)) => format!("shutdown(WR) of fd {fd}, then close"),
+                _ => "shutdown(WR) of the other side, then close".to_owned(),
+            }
+        }
+        (Why::CloseWait, _) if of.unread > 0 => "read, then close".to_owned(),
+        (Why::BacklogFull, _) => "accept".to_owned(),
+        (Why::QueueFull, _) => "read".to_owned(),
         (Why::CloseWait | Why::Over | Why::Shared, Some(then)) => format!("{all} ({then})"),
         (Why::CloseWait | Why::Over | Why::Shared, None) => all.to_owned(),
         (Why::HalfClosed, _) => "close of the other end".to_owned(),
@@ -240,6 +269,14 @@ fn words(why: Why) -> (&'static str, &'static str) {
             "unheld",
             "in an open file, but no process has a descriptor of it",
         ),
+        Why::BacklogFull => (
+            "backlog full",
+            "the accept queue of a listener is full: connect() waits, or fails",
+        ),
+        Why::QueueFull => (
+            "queue full",
+            "the receive queue is full: senders wait, or their packets are dropped",
+        ),
         Why::NotAccepted => (
             "not accepted",
             "the peer has closed before the connection was accepted",
@@ -277,15 +314,14 @@ fn processes(of: &Stuck) -> String {
 
 fn draw_one(text: &mut String, of: &Stuck) {
     let kind = match of.protocol {
-        Protocol::Tcp => "tcp".to_owned(),
+        Protocol::Tcp | Protocol::Mptcp | Protocol::Udp => of.protocol.to_string(),
         _ => format!("{} {}", of.family, of.r#type),
     };
     let _ = write!(
         text,
-        "  {STRONG}{} → {}{STRONG:#}  {kind} {}",
-        address(&of.local),
-        address(&of.remote),
-        of.sk_state,
+        "  {STRONG}{}{STRONG:#}  {kind} {}",
+        connection(of),
+        state_of(of),
     );
     if of.inode != 0 {
         let _ = write!(text, "  {DIM}inode {}{DIM:#}", of.inode);
@@ -295,6 +331,34 @@ fn draw_one(text: &mut String, of: &Stuck) {
     }
     let _ = writeln!(text, "\n    responsible  {NAME}{}{NAME:#}", blamed(of));
     let _ = writeln!(text, "    remedy       {}", freed_by(of));
+    if !of.blocked.is_empty() {
+        let _ = writeln!(text, "    blocked      {NAME}{}{NAME:#}", blocked(of));
+    }
+}
+
+/// The state, by the name that it has for its protocol.
+fn state_of(of: &Stuck) -> String {
+    let detail = of.socket.as_ref().and_then(|of| of.detail.as_ref());
+    match (&of.socket, detail) {
+        (Some(socket), Some(detail)) => state(socket, detail),
+        _ => of.sk_state.to_string(),
+    }
+}
+
+/// The tasks that wait, each with its system call.
+fn blocked(of: &Stuck) -> String {
+    let said = |blocked: &Blocked| {
+        let mut text = format!("{} {}", plain(&blocked.comm), blocked.pid);
+        if blocked.tid != blocked.pid {
+            let _ = write!(text, ", thread {}", blocked.tid);
+        }
+        if let Some(call) = &blocked.call {
+            let _ = write!(text, " in {call}()");
+        }
+        text
+    };
+    let said: Vec<String> = of.blocked.iter().map(said).collect();
+    said.join(", ")
 }
 
 /// What is known of it, in a few words each.
@@ -309,6 +373,9 @@ fn facts(of: &Stuck) -> Vec<String> {
     if of.unacknowledged > 0 {
         let bytes = count(of.unacknowledged, "byte", "bytes");
         said.push(format!("{bytes} not acknowledged"));
+    }
+    if let Some(full) = &of.full {
+        said.push(full_queue(full));
     }
     if let Some(queue) = of.waiting {
         let waiting = count(queue.connections, "connection waits", "connections wait");
@@ -326,6 +393,9 @@ fn facts(of: &Stuck) -> Vec<String> {
             (true, 0) => text.push_str(", which no process has open"),
             (true, _) => {}
         }
+        if end.unread > 0 {
+            let _ = write!(text, ", {} unread", count(end.unread, "byte", "bytes"));
+        }
         if let Some(ms) = end.ends_ms {
             let _ = write!(text, ", removed in {}", duration(ms));
         }
@@ -334,182 +404,27 @@ fn facts(of: &Stuck) -> Vec<String> {
     said
 }
 
-/// Who would have to act, with all descriptors.
-pub fn blamed(of: &Stuck) -> String {
-    let mut text = list(&of.blame);
-    if of.blame == of.holders {
-        for sharer in &of.others {
-            text.push_str(if text.is_empty() { "" } else { ", " });
-            text.push_str(&other(sharer));
-        }
+/// What a full queue holds, and what it has lost.
+fn full_queue(full: &Full) -> String {
+    let mut text = match full.backlog {
+        Some(backlog) => format!("backlog {backlog}"),
+        None => format!("{} queued", count(full.packets, "packet", "packets")),
+    };
+    if let Some(memory) = full.memory.as_ref().filter(|_| full.backlog.is_none()) {
+        let _ = write!(
+            text,
+            ", {} of {} bytes of receive buffer used",
+            memory.rmem, memory.rcvbuf
+        );
     }
-    if !text.is_empty() {
-        return text;
+    if let Some(drops @ 1..) = full.memory.as_ref().map(|memory| memory.drops) {
+        let _ = write!(text, ", {drops} dropped");
     }
-    match of.why {
-        Why::Unheld => {
-            "not known: a message that is not read, an io_uring, a thread or the kernel holds it"
-                .to_owned()
-        }
-        _ if of.other_end.is_some() => "the holder of the other end".to_owned(),
-        _ => format!("the program at {}", address(&of.remote)),
-    }
-}
-
-/// Descriptors, those of one process together.
-fn list(holders: &[Holder]) -> String {
-    let mut text = String::new();
-    let mut last = None;
-    for holder in holders {
-        if last == Some(holder.pid) {
-            let _ = write!(text, " and {}", holder.fd);
-            continue;
-        }
-        if last.is_some() {
-            text.push_str(", ");
-        }
-        text.push_str(&descriptor(holder));
-        last = Some(holder.pid);
+    if let Some(handshakes @ 1..) = full.handshakes {
+        let number = count(handshakes, "handshake", "handshakes");
+        let _ = write!(text, ", {number} in progress");
     }
     text
-}
-
-/// What would end it, in sentences.
-pub fn freed_by(of: &Stuck) -> String {
-    let them = match of.blame.is_empty() {
-        true => blamed(of),
-        false => list(&of.blame),
-    };
-    match of.why {
-        Why::CloseWait => format!("{}{}", close(of), shut(of)),
-        Why::HalfClosed if of.protocol == Protocol::Tcp => {
-            let after = match timeout(of) {
-                Timer::Ms(ms) => format!(
-                    "the kernel gives it up {} later (tcp_fin_timeout, TCP_LINGER2)",
-                    duration(ms)
-                ),
-                Timer::Off => "that resets it at once (TCP_LINGER2)".to_owned(),
-            };
-            format!(
-                "close() or shutdown(WR) of the other end, by {them}; or close() of this one, {}: {after}.",
-                whose(of)
-            )
-        }
-        Why::HalfClosed => format!(
-            "{}; or close() of the other end. The kernel does not record which of the two shut it down.",
-            close(of).trim_end_matches('.')
-        ),
-        Why::Over => close(of),
-        Why::Unheld => "recvmsg() or close() of the unix socket in whose queue it waits (SCM_RIGHTS), or the end of the \
-             io_uring or of the thread with its own descriptor table that holds it; it may also be the kernel's own."
-            .to_owned(),
-        Why::NotAccepted => format!("accept() of each and close(), or close() of the listener, {}.", whose(of)),
-        Why::Unacknowledged => {
-            let reads = match of.unacknowledged {
-                0 => "an acknowledgement".to_owned(),
-                _ => format!("reads of what it has, by {them}, and acknowledgements"),
-            };
-            let gives_up = match of.holders.is_empty() {
-                true => "after the retries of tcp_orphan_retries",
-                false => "after the retries of tcp_retries2",
-            };
-            format!("{reads}; or by the kernel, {gives_up}, TCP_USER_TIMEOUT or a reset.")
-        }
-        Why::Orphan => {
-            let when = match of.ends_ms {
-                Some(ms) if of.waits_at_least => format!("in {} at the earliest", duration(ms)),
-                Some(ms) => format!("in {}", duration(ms)),
-                None => "when its time is over".to_owned(),
-            };
-            format!("the kernel, {when} (tcp_fin_timeout, TCP_LINGER2); or close() of the other end, by {them}.")
-        }
-        Why::NoRoom => format!("reads by {them}."),
-        Why::Unread if of.holders.len() > 1 => format!("reads by one of {them}."),
-        Why::Unread => format!("reads by {them}."),
-        Why::Shared => close(of),
-    }
-}
-
-/// By whom an end is to be closed.
-fn whose(of: &Stuck) -> String {
-    match of.holders.len() {
-        0 => "by its holder".to_owned(),
-        1 => format!("by {}", list(&of.holders)),
-        _ => format!("by all of {}", list(&of.holders)),
-    }
-}
-
-/// What the last close() would do.
-fn close_verdict(of: &Stuck) -> Option<String> {
-    let mut last = of.socket.clone()?;
-    // As if it were the last one: what each but the last does is known.
-    last.file_refs = 1;
-    let [close, ..] = last.verdicts()?;
-    Some(say(last.detail.as_ref()?, &close))
-}
-
-/// What close() by all holders would do.
-fn close(of: &Stuck) -> String {
-    let mut text = match of.holders.len() {
-        1 if of.others.is_empty() && of.knows_all_holders() => {
-            format!("close() by {}", list(&of.holders))
-        }
-        _ => format!("close() by every one of {}", list(&of.holders)),
-    };
-    for sharer in &of.others {
-        let _ = write!(text, ", and read or close of that which {}", other(sharer));
-    }
-    let found = of.holders.len() as u64;
-    let alone = match of.unnamed {
-        Some(0) => of.holders.len() + of.others.len() <= 1,
-        Some(unnamed) => {
-            let references = count(unnamed, "reference", "references");
-            let _ = write!(text, ", and the end of {references} of unknown holders");
-            false
-        }
-        // Nobody has looked: these are not all, and what they do ends nothing.
-        None => {
-            let unknown = of.references.map_or(0, |all| all.saturating_sub(found));
-            let references = count(unknown, "reference", "references");
-            let _ = write!(
-                text,
-                ", and of the holders of {references} that were not looked up"
-            );
-            false
-        }
-    };
-    match close_verdict(of) {
-        Some(said) if !alone => format!("{text}: the last one {said}."),
-        Some(said) => format!("{text}: {said}."),
-        None => format!("{text}."),
-    }
-}
-
-/// What one of several can do alone.
-fn shut(of: &Stuck) -> &'static str {
-    let several = of.holders.len() + of.others.len() > 1 || !of.knows_all_holders();
-    match several && of.sk_state == SkState::CloseWait {
-        true => " Or shutdown(WR) by any of them, which sends FIN for all.",
-        false => "",
-    }
-}
-
-fn timeout(of: &Stuck) -> Timer {
-    let detail = of.socket.as_ref().and_then(|of| of.detail.as_ref());
-    let tcp = detail.and_then(|detail| detail.tcp.as_ref());
-    tcp.map_or(Timer::Off, |tcp| tcp.fin_timeout_ms)
-}
-
-/// A time as people say it.
-fn duration(ms: u64) -> String {
-    let seconds = ms / 1000;
-    match seconds {
-        0..10 => format!("{}.{} s", seconds, ms % 1000 / 100),
-        10..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }
 
 /// The answer in a sentence, and what it does not cover.
@@ -530,7 +445,19 @@ fn conclusion(answer: &Answer) -> String {
             parts.push(format!("{style}{}{style:#}", count(number, one, many)));
         }
     }
-    let complete = looked.unread.is_empty() && looked.cut == 0;
+    let complete = looked.unread.is_empty() && looked.cut == 0 && looked.busy == 0;
+    if parts.is_empty() && looked.sockets == 0 {
+        // That is not the same as that nothing is stuck.
+        let mut text = format!(
+            "{NOTE}Nothing was judged: no socket was found{NOTE:#} among the descriptors of {}.\n",
+            count(looked.processes, "process", "processes")
+        );
+        for sentence in looked.unread.sentences() {
+            let _ = writeln!(text, "{NOTE}{sentence}{NOTE:#}");
+        }
+        text.push_str(&left_out(looked.cut));
+        return text;
+    }
     let mut text = match (parts.is_empty(), complete) {
         (false, _) => parts.join(", "),
         (true, true) => format!("{STRONG}Nothing is stuck{STRONG:#}"),
@@ -571,6 +498,31 @@ fn conclusion(answer: &Answer) -> String {
                 looked.namespaces_unseen,
                 "network namespace",
                 "network namespaces"
+            )
+        );
+    }
+    if !looked.not_judged.is_empty() {
+        let kinds: Vec<String> = looked
+            .not_judged
+            .iter()
+            .map(|(kind, number)| format!("{number} {kind}"))
+            .collect();
+        let number = looked.not_judged.values().sum();
+        let _ = writeln!(
+            text,
+            "{DIM}Not judged, for want of rules: {} ({}).{DIM:#}",
+            count(number, "socket", "sockets"),
+            kinds.join(", ")
+        );
+    }
+    if looked.kernel_connections > 0 {
+        let _ = writeln!(
+            text,
+            "{DIM}{} of the kernel, or of system calls: no process holds them, and nothing is wrong with them.{DIM:#}",
+            count(
+                looked.kernel_connections,
+                "open connection",
+                "open connections"
             )
         );
     }

@@ -161,7 +161,7 @@ fn processes_are_identified() -> Result<()> {
     let row = row.with_context(|| table.clone())?;
     check!(row.contains("web.service"), "{row}");
     child.kill()?;
-    check!(of_ours(&client)?.is_some(), "the other end is over");
+    wait_for("the end", || Ok(of_ours(&client)?.is_some()))?;
     for folder in [folder, service.clone(), service.join("..")] {
         let folder = fs::canonicalize(folder)?;
         wait_for("an empty cgroup", || Ok(fs::remove_dir(&folder).is_ok()))?;
