@@ -80,7 +80,7 @@ pub use tree::{Edge, Tree};
 pub use value::{
     Bytes, EtherType, Flags, Hex, Id, Linger, Offset, Text, Timer, is_active, visible,
 };
-pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why};
+pub use verdict::{Effect, Operation, PeerSees, Reads, Verdict, Why, WriteFirst};
 pub use waiters::{Signal, SocketWaiters, Waiter, WaitersReport, WaitersSummary};
 pub use words::{
     Agreement, Checksum, Clock, Encap, Family, Fclone, Fin, Holds, MemberState, PacketType,

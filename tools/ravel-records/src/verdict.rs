@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::{Family, Linger, Protocol, SkState, Socket, SocketDetail, SocketKind, Tcp, Timer};
 
 const EPIPE: i32 = 32;
+const EOPNOTSUPP: i32 = 95;
 const ENOTCONN: i32 = 107;
 const ECONNRESET: i32 = 104;
 const ECONNREFUSED: i32 = 111;
@@ -75,10 +76,17 @@ pub enum Effect {
         /// Why.
         why: Why,
     },
+    /// TCP: FIN as soon as the handshake is complete, behind what was written.
+    FinLater {
+        /// Bytes that go before it.
+        behind: u64,
+    },
     /// A listener: each connection that nobody has accepted is reset.
     ResetsWaiting {
         /// How many.
         connections: u64,
+        /// Handshakes that are given up without a word: what such a peer sends then is answered by RST.
+        handshakes: u64,
     },
     /// unix: the peer learns it by the change of its own `sk_shutdown` (and `sk_err`).
     TellsPeer,
@@ -98,7 +106,7 @@ pub enum Reads {
     FailsFirst(i32),
 }
 
-/// What the peer sees.
+/// What the peer sees. A pending error is given to whichever of its calls comes first, so that the order matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PeerSees {
     /// Bytes that it can still read, where it is on this machine and its family counts them.
@@ -107,6 +115,65 @@ pub struct PeerSees {
     pub reads: Reads,
     /// What its first two writes give after that, a moment between them: an errno, 0 where they succeed.
     pub writes: [i32; 2],
+    /// What it sees if it writes before it reads.
+    pub write_first: WriteFirst,
+}
+
+/// What a peer sees that writes twice, a moment between, and then reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct WriteFirst {
+    /// Bytes that it can read then; none where they are not counted, or it depends on what is under way.
+    pub bytes: Option<u64>,
+    /// What its writes give: an errno, 0 where they succeed.
+    pub writes: [i32; 2],
+    /// What its reads give then, behind what is queued.
+    pub reads: Reads,
+}
+
+impl PeerSees {
+    fn new(bytes: Option<u64>, reads: Reads, writes: [i32; 2]) -> Self {
+        Self {
+            bytes,
+            reads,
+            writes,
+            write_first: WriteFirst {
+                bytes,
+                writes,
+                reads,
+            },
+        }
+    }
+
+    /// An error is pending: ECONNRESET, which the first call is given.
+    fn reset(bytes: Option<u64>) -> Self {
+        Self {
+            bytes,
+            reads: Reads::Fails(ECONNRESET),
+            writes: [EPIPE, EPIPE],
+            write_first: WriteFirst {
+                bytes,
+                writes: [ECONNRESET, EPIPE],
+                reads: Reads::Eof,
+            },
+        }
+    }
+
+    fn set_writes(&mut self, writes: [i32; 2]) {
+        self.writes = writes;
+        self.write_first.writes = writes;
+    }
+
+    /// The other end takes nothing more, and its FIN is not here: what is written now is answered by a reset, which
+    /// overtakes what is before that FIN.
+    fn write_meets_reset(&mut self) {
+        if self.writes == [0, EPIPE] {
+            self.write_first = WriteFirst {
+                bytes: None,
+                writes: [0, ECONNRESET],
+                reads: Reads::Eof,
+            };
+        }
+    }
 }
 
 /// What one operation would do.
@@ -135,7 +202,7 @@ pub struct Verdict {
 
 impl Socket {
     /// What each operation would do to this socket now; none where the socket was busy, or for kinds whose
-    /// rules are not known here: MPTCP, SCTP, and families other than inet and unix.
+    /// rules are not known here: MPTCP, SCTP, vsock, SMC and others.
     pub fn verdicts(&self) -> Option<[Verdict; 4]> {
         let verdict = |operation| self.verdict(operation);
         let [a, b, c, d] = Operation::ALL.map(verdict);
@@ -161,6 +228,12 @@ impl Socket {
             (_, _, Some(tcp)) if inet => Rules { detail, tcp }.decide(base),
             (_, Protocol::Udp | Protocol::Udplite, _) if inet => udp(detail, base),
             (Family::Unix, _, _) => unix(&self.r#type, detail, base),
+            (_, protocol, _) if inet && has_no_connections(&self.r#type, protocol) => {
+                raw(detail, base)
+            }
+            (Family::Netlink | Family::Packet | Family::Xdp, _, _) => {
+                without_shutdown(detail, base)
+            }
             _ => return None,
         };
         // __fput() comes with the last reference alone.
@@ -201,6 +274,11 @@ const OPEN: PeerSees = PeerSees {
     bytes: None,
     reads: Reads::Open,
     writes: [0, 0],
+    write_first: WriteFirst {
+        bytes: None,
+        writes: [0, 0],
+        reads: Reads::Open,
+    },
 };
 
 /// TCP.
@@ -263,19 +341,28 @@ impl Rules<'_> {
                 _ => return self.reset(verdict, Why::Linger2),
             }
         }
+        let waits = self.fin_waits(&verdict.effect);
         // Nobody reads any more: what comes now is answered by a reset.
         if let Some(peer) = &mut verdict.peer {
             if peer.writes == [0, 0] {
-                peer.writes = [0, EPIPE];
+                peer.set_writes([0, EPIPE]);
             }
             if let Effect::Fin {
                 then_reset: true, ..
             } = verdict.effect
             {
-                peer.writes = [EPIPE, EPIPE];
+                peer.set_writes([EPIPE, EPIPE]);
+            }
+            if waits {
+                peer.write_meets_reset();
             }
         }
         verdict
+    }
+
+    /// Whether there is a FIN that the peer's window, or what is before it, holds back.
+    fn fin_waits(&self, effect: &Effect) -> bool {
+        self.tcp.fin == crate::Fin::Queued || matches!(effect, Effect::Fin { waits: true, .. })
     }
 
     /// `inet_shutdown()` and `tcp_shutdown()`.
@@ -290,6 +377,21 @@ impl Rules<'_> {
             SkState::Established | SkState::CloseWait if operation.wr() => {
                 verdict = self.send_fin(verdict);
                 self.note_deaf(&mut verdict);
+            }
+            // tcp_rcv_state_process() does it when the last packet of the handshake comes.
+            SkState::SynRecv if operation.wr() => {
+                verdict.effect = Effect::FinLater {
+                    behind: self.tcp.unsent + self.tcp.unacked,
+                };
+                verdict.settled = SkState::FinWait2;
+                verdict.peer = peer.map(|peer| PeerSees {
+                    reads: Reads::Eof,
+                    write_first: WriteFirst {
+                        reads: Reads::Eof,
+                        ..peer.write_first
+                    },
+                    ..peer
+                });
             }
             _ => {
                 verdict.peer = peer;
@@ -306,24 +408,28 @@ impl Rules<'_> {
             verdict.state,
             SkState::FinWait1 | SkState::FinWait2 | SkState::Closing | SkState::LastAck
         );
+        let waits = self.fin_waits(&verdict.effect);
         if let (true, true, Some(peer)) = (rd, ours, &mut verdict.peer) {
             if peer.writes == [0, 0] {
-                peer.writes = [0, EPIPE];
+                peer.set_writes([0, EPIPE]);
+            }
+            if waits {
+                peer.write_meets_reset();
             }
         }
     }
 
     /// `inet_csk_listen_stop()`.
     fn stop_listening(&self, mut verdict: Verdict) -> Verdict {
-        if self.detail.rx_packets > 0 {
+        let (connections, handshakes) = (self.detail.rx_packets, self.tcp.requests);
+        if connections > 0 || handshakes > 0 {
             verdict.effect = Effect::ResetsWaiting {
-                connections: self.detail.rx_packets,
+                connections,
+                handshakes,
             };
-            verdict.peer = Some(PeerSees {
-                bytes: None,
-                reads: Reads::Fails(ECONNRESET),
-                writes: [EPIPE, EPIPE],
-            });
+        }
+        if connections > 0 {
+            verdict.peer = Some(PeerSees::reset(None));
         }
         verdict.state = SkState::Close;
         verdict.settled = SkState::Close;
@@ -344,9 +450,9 @@ impl Rules<'_> {
             SkState::CloseWait => (SkState::LastAck, SkState::Close),
             _ => (SkState::FinWait1, SkState::FinWait2),
         };
-        verdict.peer = self.peer_known().then(|| PeerSees {
-            reads: Reads::Eof,
-            ..self.peer_now()
+        verdict.peer = self.peer_known().then(|| {
+            let now = self.peer_now();
+            PeerSees::new(now.bytes, Reads::Eof, now.writes)
         });
         verdict
     }
@@ -355,14 +461,11 @@ impl Rules<'_> {
     fn reset(&self, mut verdict: Verdict, why: Why) -> Verdict {
         verdict = self.gone(verdict);
         verdict.effect = Effect::Reset { why };
-        verdict.peer = self.peer_known().then(|| PeerSees {
-            bytes: self.detail.other.as_ref().map(|peer| peer.peer_rx_bytes),
-            reads: match self.fin_is_there() {
-                // The error is EPIPE there, and its reads end before they come to look at it.
-                true => Reads::Eof,
-                false => Reads::Fails(ECONNRESET),
-            },
-            writes: [EPIPE, EPIPE],
+        let bytes = self.detail.other.as_ref().map(|peer| peer.peer_rx_bytes);
+        verdict.peer = self.peer_known().then(|| match self.fin_is_there() {
+            // The error is EPIPE there, and its reads end before they come to look at it.
+            true => PeerSees::new(bytes, Reads::Eof, [EPIPE, EPIPE]),
+            false => PeerSees::reset(bytes),
         });
         verdict
     }
@@ -409,33 +512,66 @@ impl Rules<'_> {
             SkState::FinWait1 | SkState::FinWait2 | SkState::Closing | SkState::LastAck
         );
         let deaf = ours_ended && self.detail.shutdown.rd() && !self.tcp.fin_received;
-        PeerSees {
-            bytes: self
-                .detail
-                .other
-                .as_ref()
-                .map(|peer| peer.peer_rx_bytes + self.tcp.unsent),
-            reads: if ours_ended { Reads::Eof } else { Reads::Open },
-            writes: match (self.tcp.fin_received, deaf) {
+        let other = self.detail.other.as_ref();
+        let mut peer = PeerSees::new(
+            other.map(|peer| peer.peer_rx_bytes.saturating_add(self.tcp.unsent)),
+            if ours_ended { Reads::Eof } else { Reads::Open },
+            match (self.tcp.fin_received, deaf) {
                 (true, _) => [EPIPE, EPIPE],
                 (_, true) => [0, EPIPE],
                 _ => [0, 0],
             },
+        );
+        if self.tcp.fin == crate::Fin::Queued {
+            peer.write_meets_reset();
         }
+        peer
     }
+}
+
+/// Raw sockets, and those of ping: inet sockets whose protocols have no connections.
+fn has_no_connections(kind: &SocketKind, protocol: &Protocol) -> bool {
+    match kind {
+        SocketKind::Raw => true,
+        SocketKind::Dgram => matches!(protocol, Protocol::Icmp | Protocol::Icmpv6),
+        _ => false,
+    }
+}
+
+/// `inet_shutdown()` of a protocol that sends nothing at the end.
+fn raw(detail: &SocketDetail, mut verdict: Verdict) -> Verdict {
+    if verdict.operation == Operation::Close {
+        return freed(detail, verdict);
+    }
+    if detail.sk_state != SkState::Established {
+        verdict.errno = ENOTCONN;
+    }
+    verdict
+}
+
+/// `sock_no_shutdown()`: netlink, packet and XDP sockets.
+fn without_shutdown(detail: &SocketDetail, mut verdict: Verdict) -> Verdict {
+    if verdict.operation == Operation::Close {
+        return freed(detail, verdict);
+    }
+    verdict.errno = EOPNOTSUPP;
+    verdict
+}
+
+/// close() of a socket that tells nobody.
+fn freed(detail: &SocketDetail, mut verdict: Verdict) -> Verdict {
+    verdict.loses_unread = detail.rx_bytes;
+    verdict.state = SkState::Close;
+    verdict.settled = SkState::Close;
+    verdict
 }
 
 /// UDP: nothing is ever sent; whom nobody listens to gets an ICMP message for what it sends.
 fn udp(detail: &SocketDetail, mut verdict: Verdict) -> Verdict {
     let connected = detail.sk_state == SkState::Established;
     if verdict.operation == Operation::Close {
-        verdict.loses_unread = detail.rx_bytes;
-        verdict.state = SkState::Close;
-        verdict.settled = SkState::Close;
-        verdict.peer = connected.then_some(PeerSees {
-            writes: [0, ECONNREFUSED],
-            ..OPEN
-        });
+        verdict = freed(detail, verdict);
+        verdict.peer = connected.then_some(PeerSees::new(None, Reads::Open, [0, ECONNREFUSED]));
         return verdict;
     }
     // inet_shutdown(): the bits are set all the same.
@@ -457,21 +593,35 @@ fn unix_peer_now(kind: &SocketKind, detail: &SocketDetail) -> PeerSees {
     };
     // What is shut at one end of a stream is shut at the other, too.
     let deaf = peer.peer_shutdown.wr() || (is_datagram(kind) && detail.shutdown.rd());
-    PeerSees {
-        bytes: (*kind == SocketKind::Stream).then_some(peer.peer_rx_bytes),
-        reads: match peer.peer_shutdown.rd() && !is_datagram(kind) {
+    PeerSees::new(
+        (*kind == SocketKind::Stream).then_some(peer.peer_rx_bytes),
+        match peer.peer_shutdown.rd() && !is_datagram(kind) {
             true => Reads::Eof,
             false => Reads::Open,
         },
-        writes: if deaf { [EPIPE, EPIPE] } else { [0, 0] },
+        if deaf { [EPIPE, EPIPE] } else { [0, 0] },
+    )
+}
+
+/// What a unix peer sees that is left with ECONNRESET.
+fn unix_reset(kind: &SocketKind, bytes: Option<u64>) -> PeerSees {
+    match kind {
+        // __skb_try_recv_datagram() and unix_seqpacket_sendmsg() look at sk_err first.
+        SocketKind::Seqpacket => PeerSees {
+            reads: Reads::FailsFirst(ECONNRESET),
+            ..PeerSees::reset(bytes)
+        },
+        // unix_stream_sendmsg() does not look at it.
+        _ => PeerSees::new(bytes, Reads::Fails(ECONNRESET), [EPIPE, EPIPE]),
     }
 }
 
 fn unix(kind: &SocketKind, detail: &SocketDetail, mut verdict: Verdict) -> Verdict {
-    let open = detail
-        .other
-        .as_ref()
-        .is_some_and(|peer| peer.peer_inode != 0);
+    // A connection that nobody has accepted has no inode either, and is open.
+    let open = detail.other.as_ref().is_some_and(|peer| {
+        let waits = !is_datagram(kind) && peer.peer_state == SkState::Established;
+        peer.peer_inode != 0 || waits
+    });
     let now = unix_peer_now(kind, detail);
     let datagram = is_datagram(kind);
     if verdict.operation == Operation::Close {
@@ -482,16 +632,12 @@ fn unix(kind: &SocketKind, detail: &SocketDetail, mut verdict: Verdict) -> Verdi
         if detail.sk_state == SkState::Listen {
             verdict.effect = match detail.rx_packets {
                 0 => Effect::Silent,
-                connections => Effect::ResetsWaiting { connections },
-            };
-            verdict.peer = (detail.rx_packets > 0).then_some(PeerSees {
-                bytes: None,
-                reads: match kind {
-                    SocketKind::Seqpacket => Reads::FailsFirst(ECONNRESET),
-                    _ => Reads::Fails(ECONNRESET),
+                connections => Effect::ResetsWaiting {
+                    connections,
+                    handshakes: 0,
                 },
-                writes: [EPIPE, EPIPE],
-            });
+            };
+            verdict.peer = (detail.rx_packets > 0).then(|| unix_reset(kind, None));
             return verdict;
         }
         if !open {
@@ -500,20 +646,9 @@ fn unix(kind: &SocketKind, detail: &SocketDetail, mut verdict: Verdict) -> Verdi
         verdict.peer = Some(match (datagram, detail.unread) {
             // unix_dgram_sendmsg(): who was connected to it is told once, and is not connected then.
             (true, _) if detail.other.as_ref().is_some_and(|p| p.peer_shutdown.wr()) => now,
-            (true, _) => PeerSees {
-                writes: [ECONNREFUSED, ENOTCONN],
-                ..now
-            },
-            (false, unread) => PeerSees {
-                reads: match (unread, kind) {
-                    (false, _) => Reads::Eof,
-                    // __skb_try_recv_datagram() looks at sk_err first.
-                    (true, SocketKind::Seqpacket) => Reads::FailsFirst(ECONNRESET),
-                    (true, _) => Reads::Fails(ECONNRESET),
-                },
-                writes: [EPIPE, EPIPE],
-                ..now
-            },
+            (true, _) => PeerSees::new(now.bytes, now.reads, [ECONNREFUSED, ENOTCONN]),
+            (false, false) => PeerSees::new(now.bytes, Reads::Eof, [EPIPE, EPIPE]),
+            (false, true) => unix_reset(kind, now.bytes),
         });
         if !datagram {
             verdict.effect = Effect::TellsPeer;
@@ -526,12 +661,12 @@ fn unix(kind: &SocketKind, detail: &SocketDetail, mut verdict: Verdict) -> Verdi
     }
     let mut peer = now;
     if verdict.operation.rd() {
-        peer.writes = [EPIPE, EPIPE];
+        peer.set_writes([EPIPE, EPIPE]);
     }
     if !datagram {
         verdict.effect = Effect::TellsPeer;
         if verdict.operation.wr() {
-            peer.reads = Reads::Eof;
+            peer = PeerSees::new(peer.bytes, Reads::Eof, peer.writes);
         }
     }
     verdict.peer = Some(peer);

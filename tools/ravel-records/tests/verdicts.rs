@@ -95,6 +95,55 @@ fn what_is_not_known_is_not_foreseen() {
     let text = include_str!("samples/sockets-half-closed.txt");
     let report = SocketsReport::parse(text.as_bytes()).unwrap();
     let known = |fd| report.socket(fd).unwrap().verdicts().is_some();
-    // The busy one, and netlink.
-    assert!(known(4) && known(7) && !known(6) && !known(9));
+    // The busy one.
+    assert!(known(4) && known(7) && !known(6) && known(9));
+    let netlink = report.socket(9).unwrap();
+    let [close, shutdown, ..] = netlink.verdicts().unwrap();
+    assert_eq!((close.errno, close.loses_unread), (0, 296));
+    assert_eq!((shutdown.errno, shutdown.peer), (95, None));
+}
+
+#[test]
+fn a_pending_error_goes_to_the_first_call() {
+    let peer = close(&[("unread", "1"), ("rx_bytes", "5")]).peer.unwrap();
+    assert_eq!((peer.reads, peer.writes), (Reads::Fails(104), [32, 32]));
+    let first = peer.write_first;
+    assert_eq!((first.writes, first.reads), ([104, 32], Reads::Eof));
+    // The peer has our FIN: its error is EPIPE.
+    let late = close(&[("sk_state", "FIN_WAIT2"), ("unread", "1"), ("fin", "acked")]);
+    let first = late.peer.unwrap().write_first;
+    assert_eq!((first.writes, first.reads), ([32, 32], Reads::Eof));
+    // What is written overtakes a FIN that waits.
+    let full = close(&[("unsent", "10"), ("window", "0")]).peer.unwrap();
+    assert_eq!(full.writes, [0, 32]);
+    assert_eq!(full.write_first.writes, [0, 104]);
+}
+
+#[test]
+fn handshakes_are_given_up() {
+    let listener = [
+        ("sk_state", "LISTEN"),
+        ("requests", "2"),
+        ("rx_packets", "0"),
+    ];
+    let closed = close(&listener);
+    let given_up = Effect::ResetsWaiting {
+        connections: 0,
+        handshakes: 2,
+    };
+    assert_eq!((closed.effect, closed.peer), (given_up, None));
+}
+
+#[test]
+fn a_fin_follows_the_handshake() {
+    let early = [("sk_state", "SYN_RECV"), ("unsent", "3")];
+    let shut = verdict(Operation::ShutWr, &early);
+    assert_eq!(shut.effect, Effect::FinLater { behind: 3 });
+    assert_eq!(
+        (shut.state, shut.settled),
+        (SkState::SynRecv, SkState::FinWait2)
+    );
+    assert_eq!(shut.peer.unwrap().reads, Reads::Eof);
+    let rd = verdict(Operation::ShutRd, &early);
+    assert_eq!(rd.effect, Effect::Silent);
 }

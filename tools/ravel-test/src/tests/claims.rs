@@ -23,6 +23,7 @@ tests!("claims":
     shutdown_wr_sends_what_is_queued_and_then_fin,
     what_arrives_after_shut_rd_is_not_discarded,
     close_with_unread_bytes_resets,
+    answer_before_a_reset_can_still_be_read,
     linger_of_0_resets_on_close_and_not_on_shutdown,
     write_after_a_reset_gives_epipe,
     who_sends_fin_first_ends_in_time_wait,
@@ -211,6 +212,38 @@ fn close_with_unread_bytes_resets() -> Result<()> {
     comes(&two)?;
     check_eq!(own_socket(&two)?.1.err, libc::ECONNRESET, "pending error");
     check_eq!(recv(&two), Err(libc::ECONNRESET), "what the peer reads");
+    Ok(())
+}
+
+fn answer_before_a_reset_can_still_be_read() -> Result<()> {
+    for writes_first in [false, true] {
+        let (server, client) = pair()?;
+        check_eq!(send(&client), Ok(4), "the request");
+        wait_bytes(&server, 4)?;
+        check_eq!(send(&server), Ok(4), "the answer");
+        wait_bytes(&client, 4)?;
+        let foreseen = verdict(&server, Operation::Close)?;
+        let peer = foreseen.peer.context("no peer is foreseen")?;
+        drop(server);
+        wait_for("the reset", || Ok(own_socket(&client)?.1.err != 0))?;
+        let (wrote, read) = match writes_first {
+            true => {
+                let wrote = [send(&client), send(&client)];
+                (wrote, [recv(&client), recv(&client), recv(&client)])
+            }
+            false => {
+                let read = [recv(&client), recv(&client), recv(&client)];
+                ([send(&client), send(&client)], read)
+            }
+        };
+        let errno = |result: Result<usize, i32>| result.err().unwrap_or(0);
+        let (want, seen) = match writes_first {
+            true => (peer.write_first.writes, [Ok(4), Ok(0), Ok(0)]),
+            false => (peer.writes, [Ok(4), Err(libc::ECONNRESET), Ok(0)]),
+        };
+        check_eq!(wrote.map(errno), want, "writes, {writes_first} first");
+        check_eq!(read, seen, "reads");
+    }
     Ok(())
 }
 

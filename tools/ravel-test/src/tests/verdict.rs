@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ravel_records::{Effect, Operation, PeerSees, Reads, SkState, Verdict};
+use ravel_records::{Effect, Operation, PeerSees, Reads, SkState, Verdict, WriteFirst};
 
 use self::scenes::{
-    Make, Place, STATES, Scene, TCP, corked, sends, state_of, udp_pair, unix_scenes,
+    Make, Place, STATES, Scene, TCP, corked, sends, state_of, udp_pair, unix_listener, unix_scenes,
 };
 use super::peers::wait_for;
 use crate::harness::say;
@@ -18,7 +18,12 @@ use crate::report::own_socket;
 use crate::sys::{self, Address};
 use crate::{check, check_eq, tests};
 
+mod early;
 mod scenes;
+use early::{
+    closed_listener_gives_up_handshakes, shutdown_before_the_handshake_ends,
+    sockets_that_tell_nobody,
+};
 
 tests!("verdict":
     tcp_close [300 s],
@@ -32,6 +37,14 @@ tests!("verdict":
     unix_seqpacket [300 s],
     unix_datagram [300 s],
     udp [120 s],
+    tcp_writers_meet_the_error_first [300 s],
+    tcp_writers_over_ipv6 [300 s],
+    tcp_writers_with_linger_0 [300 s],
+    unix_writers_meet_the_error_first [300 s],
+    unix_clients_that_wait_for_accept,
+    shutdown_before_the_handshake_ends,
+    closed_listener_gives_up_handshakes,
+    sockets_that_tell_nobody,
     kinds_without_rules_have_no_verdict,
 );
 
@@ -107,8 +120,50 @@ fn perform(fd: OwnedFd, operation: Operation) -> (Option<OwnedFd>, i32, Duration
     (Some(fd), errno, since.elapsed())
 }
 
-/// Reads all there is, then writes twice.
-fn observe(peer: &OwnedFd, expected: &PeerSees) -> Result<PeerSees> {
+/// Which the peer does first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    Read,
+    Write,
+}
+
+/// Writes a byte: the errno.
+fn write(peer: &OwnedFd) -> i32 {
+    let result = sys::send(peer, b"w", libc::MSG_DONTWAIT);
+    std::thread::sleep(Duration::from_millis(3));
+    result.map_or_else(|e| sys::errno(&e), |_| 0)
+}
+
+/// Reads all there is, then writes twice; or the other way round. What was not looked at is as expected.
+fn observe(peer: &OwnedFd, expected: &PeerSees, first: First) -> Result<PeerSees> {
+    match first {
+        First::Read => {
+            let (bytes, reads) = read_all(peer, expected.bytes, &expected.reads)?;
+            Ok(PeerSees {
+                bytes: expected.bytes.map(|_| bytes),
+                reads,
+                writes: [write(peer), write(peer)],
+                ..*expected
+            })
+        }
+        First::Write => {
+            let want = expected.write_first;
+            let writes = [write(peer), write(peer)];
+            let (bytes, reads) = read_all(peer, want.bytes, &want.reads)?;
+            Ok(PeerSees {
+                write_first: WriteFirst {
+                    bytes: want.bytes.map(|_| bytes),
+                    writes,
+                    reads,
+                },
+                ..*expected
+            })
+        }
+    }
+}
+
+/// Reads all there is: how many bytes, and what comes behind them.
+fn read_all(peer: &OwnedFd, want: Option<u64>, expected: &Reads) -> Result<(u64, Reads)> {
     let (mut bytes, mut reads) = (0, None);
     let mut first = None;
     loop {
@@ -119,8 +174,7 @@ fn observe(peer: &OwnedFd, expected: &PeerSees) -> Result<PeerSees> {
                 first.get_or_insert(true);
             }
             Err(e) if sys::errno(&e) == libc::EAGAIN => {
-                let done =
-                    expected.reads == Reads::Open && expected.bytes.is_none_or(|b| b <= bytes);
+                let done = *expected == Reads::Open && want.is_none_or(|b| b <= bytes);
                 let patience = if done { 60 } else { 3000 };
                 if !sys::poll(peer, libc::POLLIN, patience)? {
                     reads.get_or_insert(Reads::Open);
@@ -140,20 +194,11 @@ fn observe(peer: &OwnedFd, expected: &PeerSees) -> Result<PeerSees> {
     let mut reads = reads.unwrap_or(Reads::Eof);
     // Without anything queued, the two are one.
     if let (Reads::FailsFirst(errno), 0) = (reads, bytes) {
-        if matches!(expected.reads, Reads::Fails(_)) {
+        if matches!(expected, Reads::Fails(_)) {
             reads = Reads::Fails(errno);
         }
     }
-    let write = || {
-        let result = sys::send(peer, b"w", libc::MSG_DONTWAIT);
-        std::thread::sleep(Duration::from_millis(3));
-        result.map_or_else(|e| sys::errno(&e), |_| 0)
-    };
-    Ok(PeerSees {
-        bytes: expected.bytes.map(|_| bytes),
-        reads,
-        writes: [write(), write()],
-    })
+    Ok((bytes, reads))
 }
 
 /// Checks what was sent, and where the connection is now.
@@ -168,7 +213,7 @@ fn check_tcp(
         Effect::Fin { waits: true, .. } => (0, 0),
         Effect::Fin { then_reset, .. } => (1, u64::from(then_reset)),
         Effect::Reset { .. } => (0, 1),
-        Effect::ResetsWaiting { connections } => (0, connections),
+        Effect::ResetsWaiting { connections, .. } => (0, connections),
         _ => (0, 0),
     };
     let mut ours = Vec::new();
@@ -223,8 +268,22 @@ fn check_tcp(
     Ok(())
 }
 
+/// How a situation is played.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    operation: Operation,
+    /// Another descriptor of the same file stays open.
+    shared: bool,
+    first: First,
+}
+
 /// Foresees, does, observes, compares.
-fn play(place: &Place, scene: Scene, operation: Operation, shared: bool) -> Result<Verdict> {
+fn play(place: &Place, mut scene: Scene, how: How) -> Result<Verdict> {
+    let How {
+        operation,
+        shared,
+        first,
+    } = how;
     let copy = if shared {
         Some(scene.fd.try_clone()?)
     } else {
@@ -264,9 +323,14 @@ fn play(place: &Place, scene: Scene, operation: Operation, shared: bool) -> Resu
         true,
         "nothing foreseen for the peer"
     );
+    // Who accepts only now finds what was done before.
+    if let Some(listener) = &scene.accepts {
+        scene.peers.push(sys::accept(listener)?);
+    }
     for peer in &scene.peers {
         let expected = verdict.peer.context("no peer is foreseen")?;
-        check_eq!(observe(peer, &expected)?, expected, "what the peer sees");
+        let seen = observe(peer, &expected, first)?;
+        check_eq!(seen, expected, "what the peer sees");
     }
     Ok(verdict)
 }
@@ -279,6 +343,18 @@ fn matrix(
     linger: Option<i32>,
     shared: bool,
 ) -> Result<usize> {
+    matrix_of(place, scenes, operations, linger, shared, First::Read)
+}
+
+/// The same, by which the peer does first.
+fn matrix_of(
+    place: &Place,
+    scenes: &[(&str, Make)],
+    operations: &[Operation],
+    linger: Option<i32>,
+    shared: bool,
+    first: First,
+) -> Result<usize> {
     let mut wrong = Vec::new();
     let mut played = 0;
     for (name, make) in scenes {
@@ -289,7 +365,12 @@ fn matrix(
             }
             let record = own_socket(&scene.fd)?;
             played += 1;
-            if let Err(e) = play(place, scene, *operation, shared) {
+            let how = How {
+                operation: *operation,
+                shared,
+                first,
+            };
+            if let Err(e) = play(place, scene, how) {
                 let foreseen = record.0.verdict(*operation);
                 wrong.push(format!(
                     "{operation:?} of {name}: {e:#}\n  {foreseen:?}\n  {record:?}"
@@ -360,7 +441,7 @@ fn tcp_over_ipv6() -> Result<()> {
     matrix(&place, TCP, &Operation::ALL, None, false).map(drop)
 }
 
-fn unix(kind: i32) -> Result<()> {
+fn unix(kind: i32, first: First) -> Result<()> {
     let place = Place::new()?;
     let mut wrong = Vec::new();
     let mut played = 0;
@@ -377,7 +458,12 @@ fn unix(kind: i32) -> Result<()> {
                 scene.kept = std::mem::take(&mut scene.peers);
             }
             played += 1;
-            if let Err(e) = play(&place, scene, operation, shared) {
+            let how = How {
+                operation,
+                shared,
+                first,
+            };
+            if let Err(e) = play(&place, scene, how) {
                 wrong.push(format!("{operation:?} of {name}, shared {shared}: {e:#}"));
             }
         }
@@ -394,15 +480,15 @@ fn unix(kind: i32) -> Result<()> {
 }
 
 fn unix_stream() -> Result<()> {
-    unix(libc::SOCK_STREAM)
+    unix(libc::SOCK_STREAM, First::Read)
 }
 
 fn unix_seqpacket() -> Result<()> {
-    unix(libc::SOCK_SEQPACKET)
+    unix(libc::SOCK_SEQPACKET, First::Read)
 }
 
 fn unix_datagram() -> Result<()> {
-    unix(libc::SOCK_DGRAM)
+    unix(libc::SOCK_DGRAM, First::Read)
 }
 
 fn udp() -> Result<()> {
@@ -444,12 +530,58 @@ fn udp() -> Result<()> {
     matrix(&place, scenes, CLOSE_ONLY, None, true).map(drop)
 }
 
+fn tcp_writers_meet_the_error_first() -> Result<()> {
+    let place = Place::new()?;
+    matrix_of(&place, TCP, &Operation::ALL, None, false, First::Write)?;
+    matrix_of(&place, TCP, CLOSE_ONLY, None, true, First::Write).map(drop)
+}
+
+fn tcp_writers_over_ipv6() -> Result<()> {
+    let mut place = Place::new()?;
+    place.v6 = true;
+    matrix_of(&place, TCP, &Operation::ALL, None, false, First::Write).map(drop)
+}
+
+fn tcp_writers_with_linger_0() -> Result<()> {
+    let place = Place::new()?;
+    matrix_of(&place, TCP, CLOSE_ONLY, Some(0), false, First::Write).map(drop)
+}
+
+fn unix_writers_meet_the_error_first() -> Result<()> {
+    unix(libc::SOCK_STREAM, First::Write)?;
+    unix(libc::SOCK_SEQPACKET, First::Write)?;
+    unix(libc::SOCK_DGRAM, First::Write)
+}
+
+fn unix_clients_that_wait_for_accept() -> Result<()> {
+    let place = Place::new()?;
+    for kind in [libc::SOCK_STREAM, libc::SOCK_SEQPACKET] {
+        for operation in Operation::ALL {
+            for first in [First::Read, First::Write] {
+                let (listener, address) = unix_listener(kind)?;
+                let client = sys::socket(libc::AF_UNIX, kind, 0)?;
+                sys::connect(&client, &address)?;
+                sys::send(&client, b"before", 0)?;
+                let mut scene = Scene::new(client, vec![]);
+                scene.accepts = Some(listener);
+                let how = How {
+                    operation,
+                    shared: false,
+                    first,
+                };
+                let verdict = play(&place, scene, how);
+                let verdict = verdict.with_context(|| format!("{how:?} of kind {kind}"))?;
+                check_eq!(verdict.effect, Effect::TellsPeer, "effect of {how:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
 fn kinds_without_rules_have_no_verdict() -> Result<()> {
     for (family, kind, protocol) in [
         (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
         (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP),
-        (libc::AF_NETLINK, libc::SOCK_RAW, 0),
-        (libc::AF_PACKET, libc::SOCK_RAW, 0),
         (libc::AF_VSOCK, libc::SOCK_STREAM, 0),
     ] {
         let fd = sys::socket(family, kind, protocol)?;

@@ -72,7 +72,7 @@ impl Wire {
     }
 
     /// The TCP packet that next goes out to a port: its sequence number.
-    fn tcp_to(&self, port: u16) -> Result<u32> {
+    pub fn tcp_to(&self, port: u16) -> Result<u32> {
         for _ in 0..100 {
             if !sys::poll(&self.0, libc::POLLIN, 10_000)? {
                 bail!("nothing goes out");

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::heading;
 use super::remarks::errno;
-use super::sockets::{address, identity, kind};
+use super::sockets::{address, identity, kind, proto, state};
 use crate::identity::Processes;
 use crate::screen::{DIM, NOTE, STRONG, Screen, count};
 
@@ -69,7 +69,8 @@ fn draw_socket(text: &mut String, socket: &Socket) {
         return;
     };
     let (local, remote) = (address(&detail.local), address(&detail.remote));
-    let _ = writeln!(text, "  {}  {local} → {remote}", detail.sk_state);
+    let state = state(socket, detail);
+    let _ = writeln!(text, "  {state}  {local} → {remote}");
     match socket.verdicts() {
         Some(verdicts) => {
             for verdict in &verdicts {
@@ -81,7 +82,13 @@ fn draw_socket(text: &mut String, socket: &Socket) {
                 );
             }
         }
-        None => text.push_str("  nothing is foreseen for sockets of this kind\n"),
+        None => {
+            let kind = proto(&socket.family, &socket.r#type, &socket.protocol);
+            let _ = writeln!(
+                text,
+                "  not judged: what close() and shutdown() do is not known for {kind}"
+            );
+        }
     }
 }
 
@@ -164,10 +171,30 @@ fn effect(detail: &SocketDetail, verdict: &Verdict) -> String {
             };
             format!("sends RST, {why}{despite}")
         }
-        Effect::ResetsWaiting { connections } => format!(
-            "resets {} that nobody has accepted",
-            count(connections, "connection", "connections")
-        ),
+        Effect::FinLater { behind } => match behind {
+            0 => "sends FIN as soon as the handshake is complete".to_owned(),
+            bytes => format!(
+                "sends {} as soon as the handshake is complete, then FIN",
+                count(bytes, "byte", "bytes")
+            ),
+        },
+        Effect::ResetsWaiting {
+            connections,
+            handshakes,
+        } => {
+            let mut said = Vec::new();
+            if connections > 0 {
+                let number = count(connections, "connection", "connections");
+                said.push(format!("resets {number} that nobody has accepted"));
+            }
+            if handshakes > 0 {
+                said.push(format!(
+                    "gives up {} without a packet: what such a peer sends is answered by RST",
+                    count(handshakes, "handshake", "handshakes")
+                ));
+            }
+            said.join(" and ")
+        }
         Effect::TellsPeer if detail.unread && closes => format!(
             "tells the peer, with an error because {} unread",
             match detail.rx_bytes {
@@ -196,18 +223,41 @@ fn sees(verdict: &Verdict, peer: &PeerSees) -> String {
             format!("{who} reads {} before what is queued there", errno(error))
         }
     };
-    let writes = match peer.writes {
+    let mut text = format!("{reads}, {}", writes(peer.writes));
+    let other = &peer.write_first;
+    if (other.writes, other.reads) != (peer.writes, peer.reads) {
+        let queued = match peer.bytes {
+            Some(0) => "",
+            Some(_) | None => "what is queued, then ",
+        };
+        let then = match other.reads {
+            Reads::Open => "its reads wait".to_owned(),
+            Reads::Eof => format!("it then reads {queued}end of file"),
+            Reads::Fails(error) | Reads::FailsFirst(error) => {
+                format!("it then reads {queued}{}", errno(error))
+            }
+        };
+        let first = writes(other.writes);
+        let _ = write!(text, "; if it writes before it reads, {first}, and {then}");
+    }
+    text
+}
+
+/// What two writes give.
+fn writes(writes: [i32; 2]) -> String {
+    match writes {
         [0, 0] => "may write".to_owned(),
         [0, second] => format!(
             "its first write succeeds, the next fails with {}",
             errno(second)
         ),
-        [first, second] if first == second => format!("its writes fail with {}", errno(first)),
+        [first, second] if first == second => {
+            format!("its writes fail with {}", errno(first))
+        }
         [first, second] => format!(
             "its first write fails with {}, the next with {}",
             errno(first),
             errno(second)
         ),
-    };
-    format!("{reads}, {writes}")
+    }
 }

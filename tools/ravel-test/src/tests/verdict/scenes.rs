@@ -19,6 +19,8 @@ pub struct Scene {
     pub peers: Vec<OwnedFd>,
     /// Only kept open.
     pub kept: Vec<OwnedFd>,
+    /// The listener that accepts the other end afterwards.
+    pub accepts: Option<OwnedFd>,
 }
 
 impl Scene {
@@ -27,6 +29,7 @@ impl Scene {
             fd,
             peers,
             kept: Vec::new(),
+            accepts: None,
         }
     }
 }
@@ -356,6 +359,17 @@ pub fn corked(place: &Place) -> Result<Scene> {
     Ok(Scene::new(one, vec![two]))
 }
 
+/// A unix listener, and its address.
+pub fn unix_listener(kind: i32) -> Result<(OwnedFd, Address)> {
+    let listener = sys::socket(libc::AF_UNIX, kind, 0)?;
+    let now = Instant::now();
+    let name = format!("\0ravel-test {} {now:?}", sys::getpid());
+    let address = Address::unix(&name.as_bytes()[..name.len().min(100)]);
+    sys::bind(&listener, &address)?;
+    sys::listen(&listener, 5)?;
+    Ok((listener, address))
+}
+
 pub type UnixScene = (&'static str, Box<dyn Fn() -> Result<Scene>>);
 
 pub fn unix_scenes(kind: i32) -> Vec<UnixScene> {
@@ -438,12 +452,7 @@ pub fn unix_scenes(kind: i32) -> Vec<UnixScene> {
         add(
             "listens",
             Box::new(move || {
-                let listener = sys::socket(libc::AF_UNIX, kind, 0)?;
-                let now = Instant::now();
-                let name = format!("\0ravel-test {} {now:?}", sys::getpid());
-                let address = Address::unix(&name.as_bytes()[..name.len().min(100)]);
-                sys::bind(&listener, &address)?;
-                sys::listen(&listener, 5)?;
+                let (listener, address) = unix_listener(kind)?;
                 let mut clients = Vec::new();
                 for _ in 0..waiting {
                     let client = sys::socket(libc::AF_UNIX, kind, 0)?;
