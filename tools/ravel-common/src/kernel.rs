@@ -9,8 +9,8 @@ const KCMP_FILES: libc::c_long = 2;
 /// `linux/sockios.h`.
 const SIOCGSKNS: libc::Ioctl = 0x894c;
 
-/// Compares the descriptor tables of two tasks: equal if they share one; otherwise an order that stays the same until
-/// the machine is booted again.
+/// Compares the descriptor tables of two tasks: equal if they share one; otherwise an order that
+/// stays the same until the machine is booted again.
 #[allow(unsafe_code)]
 pub fn compare_tables(one: u32, other: u32) -> io::Result<Ordering> {
     // SAFETY: kcmp() reads no memory of this process.

@@ -1,8 +1,9 @@
 //! All sockets of the machine, of every network namespace, and everything that has or uses each.
 //!
-//! The kernel's own lists come first (sock_diag in each namespace, /proc/net where that is missing); then the descriptors
-//! of all processes, and of threads that have tables of their own, are attached. Nothing is locked from one list to the
-//! next: a socket that is made or closed meanwhile may be missed, or be found without an owner.
+//! The kernel's own lists come first (sock_diag in each namespace, /proc/net where that is
+//! missing); then the descriptors of all processes, and of threads that have tables of their own,
+//! are attached. Nothing is locked from one list to the next: a socket that is made or closed
+//! meanwhile may be missed, or be found without an owner.
 
 pub mod address;
 pub mod calls;
@@ -144,7 +145,8 @@ impl Census {
         found
     }
 
-    /// Marks the TCP sockets that have the inode of an MPTCP socket: listeners do not say what they are.
+    /// Marks the TCP sockets that have the inode of an MPTCP socket: listeners do not say what they
+    /// are.
     fn mark_subflows(&mut self) {
         let is_mptcp = |sock: &&Sock| sock.protocol == Protocol::Mptcp;
         let inodes: Vec<u64> = self
@@ -177,7 +179,8 @@ impl Census {
         }
     }
 
-    /// Whether an address is one of a namespace's own, so that what is sent there from within stays in it.
+    /// Whether an address is one of a namespace's own, so that what is sent there from within stays
+    /// in it.
     pub fn is_local(&self, netns: u64, ip: IpAddr, device: Option<u32>) -> io::Result<bool> {
         let Some(namespace) = self.namespaces.get(&netns) else {
             return Ok(false);

@@ -1,4 +1,5 @@
-//! `ravel who`: the sockets that are asked for, and everything that has or uses each, anywhere on the machine.
+//! `ravel who`: the sockets that are asked for, and everything that has or uses each, anywhere on
+//! the machine.
 
 mod find;
 mod owners;
@@ -46,7 +47,8 @@ pub struct Answer {
     pub sockets: Vec<Found>,
 }
 
-/// For which kinds of owners the sockets were searched, beside descriptors. None were found unless a socket has them.
+/// For which kinds of owners the sockets were searched, beside descriptors. None were found unless
+/// a socket has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Searched {
     /// Messages (SCM_RIGHTS) that wait to be received.
@@ -90,7 +92,8 @@ pub struct Found {
     pub device: Option<String>,
     /// The user who created it.
     pub uid: Option<u32>,
-    /// The place in which the kernel's lookup chooses it; sockets with the same number share what is sent.
+    /// The place in which the kernel's lookup chooses it; sockets with the same number share what
+    /// is sent.
     pub order: Option<u32>,
     /// Unix: why it matches the path.
     pub path: Option<PathFound>,
@@ -162,6 +165,8 @@ pub struct Owners {
     pub requests: Vec<Descriptor>,
     /// The part of the kernel that it belongs to.
     pub kernel: Option<KernelOwner>,
+    /// A unix listener: who has connected and was not accepted.
+    pub clients: Vec<Descriptor>,
     /// A connection that is not accepted: the listener's inode and holders.
     pub listener: Option<Listener>,
     /// Epoll sets that watch it; they do not hold it.

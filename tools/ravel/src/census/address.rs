@@ -1,10 +1,14 @@
 //! Which sockets would receive what is sent to an address, by the rules of the kernel's lookup.
 //!
-//! `net/ipv4/inet_hashtables.c`, `net/ipv6/inet6_hashtables.c` and `net/ipv4/udp.c`: a socket that is bound to the address
-//! comes before one that is bound to any address, one that is bound to a device before one that is not, and an IPv4 socket
-//! before an IPv6 one. The order of what programs of `BPF_SK_LOOKUP` and of SO_ATTACH_REUSEPORT_EBPF choose is not known.
+//! `net/ipv4/inet_hashtables.c`, `net/ipv6/inet6_hashtables.c` and `net/ipv4/udp.c`: a socket that
+//! is bound to the address comes before one that is bound to any address. Of several TCP listeners
+//! at one address, all of which have SO_REUSEPORT, the first in the kernel's list decides, which is
+//! the order of sock_diag; its group shares what is sent. Of UDP sockets, one that is bound to a
+//! device comes before one that is not, and an IPv4 socket before an IPv6 one. What programs of
+//! `BPF_SK_LOOKUP` and of SO_ATTACH_REUSEPORT_EBPF choose is not known.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ravel_records::{Family, Protocol, SkState};
@@ -19,8 +23,8 @@ const LOOPBACK: u32 = 1;
 pub struct Match {
     /// Its place in the list of sockets.
     pub at: usize,
-    /// The place in which the kernel's lookup chooses it, from 1; sockets of one place share what is sent. None if the
-    /// lookup does not choose it.
+    /// The place in which the kernel's lookup chooses it, from 1; sockets of one place share what
+    /// is sent. None if the lookup does not choose it.
     pub order: Option<u32>,
 }
 
@@ -29,9 +33,11 @@ pub struct Match {
 struct Rank {
     exact: Reverse<bool>,
     score: Reverse<u8>,
+    list: usize,
 }
 
-/// Whether an address that a socket is bound to covers an IP address: exactly (true), or as any address (false).
+/// Whether an address that a socket is bound to covers an IP address: exactly (true), or as any
+/// address (false).
 fn covers(sock: &Sock, ends: &Ends, ip: IpAddr) -> Option<bool> {
     let bound = ends.local.ip();
     if bound.to_canonical() == ip {
@@ -66,25 +72,29 @@ fn receives(sock: &Sock) -> bool {
     }
 }
 
-fn rank(sock: &Sock, ends: &Ends, exact: bool) -> Rank {
-    let is_connected = ends.remote.is_some();
-    let device = match sock.protocol {
-        Protocol::Udp | Protocol::Udplite => 4 * u8::from(ends.device != 0),
-        _ => u8::from(ends.device != 0),
-    };
+/// The rank of a socket that receives; `list`: the place of its group in the kernel's list.
+fn rank(sock: &Sock, ends: &Ends, exact: bool, list: usize) -> Rank {
+    let device = 4 * u8::from(ends.device != 0);
     let family = u8::from(sock.family == Family::Inet);
+    let (score, list) = match sock.protocol {
+        Protocol::Udp | Protocol::Udplite => (device + family, 0),
+        _ => (0, list),
+    };
     Rank {
         exact: Reverse(exact),
-        score: Reverse(device + family + 8 * u8::from(is_connected)),
+        score: Reverse(score),
+        list,
     }
 }
 
-/// The sockets of one namespace that are bound to an address, those first that would receive what is sent there, in the
-/// order of the kernel's choice; `scope`: index of the device by which a link-local address is reached.
+/// The sockets of one namespace that are bound to an address, those first that would receive what
+/// is sent there, in the order of the kernel's choice; `scope`: index of the device by which a
+/// link-local address is reached.
 pub fn lookup(socks: &[Sock], netns: u64, to: SocketAddr, scope: Option<u32>) -> Vec<Match> {
     let to = canonical(to);
     let mut receivers: Vec<(Protocol, Rank, usize)> = Vec::new();
     let mut others: Vec<(Protocol, SkStateOrder, usize)> = Vec::new();
+    let mut groups: BTreeMap<(Protocol, bool, Family, u32), usize> = BTreeMap::new();
     for (at, sock) in socks.iter().enumerate() {
         let Some(ends) = &sock.ends else {
             continue;
@@ -97,7 +107,12 @@ pub fn lookup(socks: &[Sock], netns: u64, to: SocketAddr, scope: Option<u32>) ->
         };
         // What is connected gets what its peer sends alone.
         match receives(sock) && ends.remote.is_none() && reaches(ends, to.ip(), scope) {
-            true => receivers.push((sock.protocol.clone(), rank(sock, ends, exact), at)),
+            true => {
+                let protocol = sock.protocol.clone();
+                let group = (protocol.clone(), exact, sock.family.clone(), ends.device);
+                let list = *groups.entry(group).or_insert(at);
+                receivers.push((protocol, rank(sock, ends, exact, list), at));
+            }
             false => others.push((sock.protocol.clone(), SkStateOrder::of(sock), at)),
         }
     }
@@ -147,8 +162,8 @@ impl SkStateOrder {
     }
 }
 
-/// The sockets that are bound to a port, and to an address or any address of its family or another, in the order of
-/// their namespaces: `None` for all addresses.
+/// The sockets that are bound to a port, and to an address or any address of its family or another,
+/// in the order of their namespaces: `None` for all addresses.
 pub fn bound(socks: &[Sock], port: u16, ip: Option<IpAddr>) -> Vec<usize> {
     let ip = ip.map(|ip| ip.to_canonical());
     let is_wanted = |sock: &Sock| {
@@ -227,17 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn the_address_comes_before_any_and_ipv4_before_ipv6() {
+    fn the_address_comes_before_any() {
         let socks = [
-            sock("[::]:80"),
             sock("0.0.0.0:80"),
+            sock("[::]:80"),
             sock("127.0.0.1:80"),
             sock("10.0.0.1:80"),
         ];
-        let want = [(2, Some(1)), (1, Some(2)), (0, Some(3))];
+        let want = [(2, Some(1)), (0, Some(2)), (1, Some(3))];
         assert_eq!(chosen(&socks, "127.0.0.1:80"), want);
         assert_eq!(chosen(&socks, "[::ffff:127.0.0.1]:80"), want);
-        assert_eq!(chosen(&socks, "[::1]:80"), [(0, Some(1))]);
+        assert_eq!(chosen(&socks, "[::1]:80"), [(1, Some(1))]);
         assert_eq!(chosen(&socks, "127.0.0.1:81"), []);
     }
 
@@ -276,10 +291,13 @@ mod tests {
     fn devices_decide_what_arrives() {
         let on = |device| with(sock("0.0.0.0:80"), |_, ends| ends.device = device);
         let socks = [sock("0.0.0.0:80"), on(1), on(4)];
-        let want = [(1, Some(1)), (0, Some(2)), (2, None)];
+        let want = [(0, Some(1)), (1, Some(2)), (2, None)];
         assert_eq!(chosen(&socks, "127.0.0.1:80"), want);
-        let want = [(1, Some(1)), (2, Some(2)), (0, Some(3))];
+        let want = [(0, Some(1)), (1, Some(2)), (2, Some(3))];
         assert_eq!(chosen(&socks, "10.0.0.1:80"), want);
+        let udp = |device| with(on(device), |sock, _| sock.protocol = Protocol::Udp);
+        let want = [(1, Some(1)), (0, Some(2))];
+        assert_eq!(chosen(&[udp(0), udp(1)], "10.0.0.1:80"), want);
         let link = |device| with(sock("[fe80::1]:80"), |_, ends| ends.device = device);
         let found = lookup(
             &[link(3), link(4)],

@@ -1,7 +1,8 @@
 //! Threads that are in a system call on a descriptor that leads nowhere any more.
 //!
-//! A system call holds the open file until it returns, whatever becomes of the descriptor. The kernel does not say which
-//! file that is: a thread is only known to use one of the sockets that nothing else has.
+//! A system call holds the open file until it returns, whatever becomes of the descriptor. The
+//! kernel does not say which file that is: a thread is only known to use one of the sockets that
+//! nothing else has.
 
 use std::fs;
 use std::io;
@@ -70,7 +71,8 @@ impl Call {
     }
 }
 
-/// The calls in progress on descriptors that are closed, or lead to something else by now, of all threads.
+/// The calls in progress on descriptors that are closed, or lead to something else by now, of all
+/// threads.
 pub fn calls(proc: &Proc) -> io::Result<Vec<Call>> {
     let mut found = Vec::new();
     for pid in proc.pids()? {
@@ -89,7 +91,8 @@ fn call_of(proc: &Proc, pid: u32, tid: u32) -> Option<Call> {
     let path = netns::descriptor(proc, &task, fd);
     match fs::read_link(path) {
         Err(error) if exited(&error) => {}
-        // A regular file does not keep accept() or recvmsg() waiting; the call is on what it was before.
+        // A regular file does not keep accept() or recvmsg() waiting; the call is on what it was
+        // before.
         Ok(link) if !leads_to_socket(&link) && use_of(call) != Some(Use::Transfer) => {}
         _ => return None,
     }
@@ -113,11 +116,19 @@ fn leads_to_socket(link: &Path) -> bool {
         .is_some_and(|link| link.starts_with("socket:["))
 }
 
-/// The system call of a line of /proc/PID/task/TID/syscall, if it is one on a file, and its descriptor.
+/// The system call of a line of /proc/PID/task/TID/syscall, if it is one on a file, and its
+/// descriptor.
 fn in_call(line: &str) -> Option<(&'static str, u32)> {
-    let mut words = line.split_whitespace();
-    let number: i64 = words.next()?.parse().ok()?;
-    let first = words.next()?.trim_start_matches("0x");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    // Threads of the kernel have no stack of a program.
+    let [number, first, .., stack, _] = words[..] else {
+        return None;
+    };
+    if stack == "0x0" {
+        return None;
+    }
+    let number: i64 = number.parse().ok()?;
+    let first = first.trim_start_matches("0x");
     let fd = u64::from_str_radix(first, 16).ok()? as u32;
     // The line does not say whether the program is a 32-bit one.
     let name = |is_compat| syscall::name(number, is_compat).filter(|name| use_of(name).is_some());
@@ -145,7 +156,15 @@ mod tests {
             of("45 0xffffffff00000005 0x0 0x0 0x0 0x0 0x0 0x1 0x1"),
             Some(("recvfrom", 5))
         );
-        for line in ["running", "-1 0x7f 0x7f", "", "43", "202 0x7f 0x0 0x0"] {
+        let kernel = "0 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0";
+        for line in [
+            "running",
+            "-1 0x7f 0x7f",
+            "",
+            "43",
+            "202 0x7f 0x0 0x0",
+            kernel,
+        ] {
             assert_eq!(of(line), None, "{line}");
         }
     }

@@ -35,7 +35,8 @@ const ULP_INFO_MPTCP: u16 = 3;
 /// All states, with TCP_NEW_SYN_RECV and TCP_BOUND_INACTIVE.
 const ALL_STATES: u32 = (1 << 14) - 1;
 
-/// A request for the sockets of a protocol: the crate's, with states and an attribute that it does not know.
+/// A request for the sockets of a protocol: the crate's, with states and an attribute that it does
+/// not know.
 struct Request {
     inet: InetRequest,
     protocol: Option<DefaultNla>,
@@ -91,8 +92,8 @@ pub const PROTOCOLS: [(Protocol, u32); 4] = [
     (Protocol::Sctp, IPPROTO_SCTP as u32),
 ];
 
-/// All sockets of a protocol in the namespace of a connection to sock_diag. Fails with ENOENT if the kernel lacks the
-/// module that lists them.
+/// All sockets of a protocol in the namespace of a connection to sock_diag. Fails with ENOENT if
+/// the kernel lacks the module that lists them.
 pub fn inet(diag: &mut Netlink, netns: u64, of: &(Protocol, u32)) -> io::Result<Vec<Sock>> {
     let (protocol, number) = of;
     let mut found = Vec::new();
@@ -113,7 +114,8 @@ fn inet_socket(netns: u64, protocol: &Protocol, response: &InetResponse) -> Sock
     let local = SocketAddr::new(id.source_address, id.source_port);
     let remote = SocketAddr::new(id.destination_address, id.destination_port);
     let state = match (protocol, head.state) {
-        // Of sockets that do not listen and are in no connection, only those are listed that are bound.
+        // Of sockets that do not listen and are in no connection, only those are listed that are
+        // bound.
         (Protocol::Tcp, 7) => SkState::BoundInactive,
         (_, number) => netlink::state(number),
     };
@@ -203,7 +205,8 @@ pub fn unix(diag: &mut Netlink, netns: u64) -> io::Result<Vec<Sock>> {
     Ok(found)
 }
 
-/// A request for unix sockets in all states: those of datagrams have one that the crate does not know.
+/// A request for unix sockets in all states: those of datagrams have one that the crate does not
+/// know.
 struct AllStates(SockDiagMessage);
 
 impl NetlinkSerializable for AllStates {
@@ -221,7 +224,8 @@ impl NetlinkSerializable for AllStates {
     }
 }
 
-/// A unix socket of the answer. The crate's own type takes names for text, without the NUL at their end.
+/// A unix socket of the answer. The crate's own type takes names for text, without the NUL at their
+/// end.
 struct UnixAnswer(Sock);
 
 impl NetlinkDeserializable for UnixAnswer {

@@ -1,5 +1,5 @@
-//! Who has sockets: the descriptors of all processes, and of threads that have tables of their own; the registered files
-//! of io_urings.
+//! Who has sockets: the descriptors of all processes, and of threads that have tables of their own;
+//! the registered files of io_urings.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +30,8 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// The network namespace of the socket that it leads to. A reference to the socket is held for this moment.
+    /// The network namespace of the socket that it leads to. A reference to the socket is held for
+    /// this moment.
     pub fn namespace(&self, proc: &Proc) -> Option<Namespace> {
         // PIDFD_THREAD: the table of a thread.
         let (number, flags) = match self.tid {
@@ -95,8 +96,8 @@ struct Walk<'a> {
 }
 
 impl Holders {
-    /// Walks over /proc. The network namespaces that tasks are in, or have descriptors of, are added to `namespaces`, what
-    /// could not be read to `unread`.
+    /// Walks over /proc. The network namespaces that tasks are in, or have descriptors of, are
+    /// added to `namespaces`, what could not be read to `unread`.
     pub fn scan(proc: &Proc, namespaces: &mut Namespaces, unread: &mut Unread) -> io::Result<Self> {
         let pids = proc.pids()?;
         let mut walk = Walk {
@@ -139,7 +140,8 @@ impl Walk<'_> {
         lead.map_or(Ok(()), Err)
     }
 
-    /// Notes a process with another root directory, or another mount namespace, than those before it.
+    /// Notes a process with another root directory, or another mount namespace, than those before
+    /// it.
     fn mount(&mut self, pid: u32) {
         use std::os::unix::fs::MetadataExt;
 
@@ -293,8 +295,8 @@ mod tests {
 
     #[test]
     fn rings_say_what_is_registered() {
-        let text = "pos:\t0\nSqMask:\t0x3\nUserFiles:\t3\n    0: socket:[81]\n    1: /dev/null\n    2: socket:[81]\n\
-                    UserBufs:\t0\nPollList:\n  op=13, task_works=0\nCqOverflowList:\n";
+        let text = "pos:\t0\nSqMask:\t0x3\nUserFiles:\t3\n    0: socket:[81]\n\
+                    \x20   1: /dev/null\n    2: socket:[81]\nUserBufs:\t0\nPollList:\n  op=13, task_works=0\nCqOverflowList:\n";
         let info = RingInfo::parse(text).unwrap();
         assert_eq!(info.sockets, BTreeMap::from([(81, 2)]));
         assert_eq!(info.opcodes, [13]);

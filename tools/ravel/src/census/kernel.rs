@@ -1,4 +1,5 @@
-//! What the kernel itself has sockets for: tunnel devices, and file systems and services of the network.
+//! What the kernel itself has sockets for: tunnel devices, and file systems and services of the
+//! network.
 
 use std::io;
 use std::net::IpAddr;
@@ -43,7 +44,8 @@ pub struct KernelOwner {
     pub is_inferred: bool,
 }
 
-/// The devices of the namespace of a connection to rtnetlink. Of tunnels, the port is that of their configuration.
+/// The devices of the namespace of a connection to rtnetlink. Of tunnels, the port is that of their
+/// configuration.
 pub fn devices(route: &mut Netlink) -> io::Result<Vec<Device>> {
     let mut found = Vec::new();
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
@@ -151,7 +153,8 @@ pub fn tunnel(sock: &Sock, devices: &[Device]) -> Option<KernelOwner> {
     })
 }
 
-/// Services of the kernel that listen at a port of their own: their names, the ports, and the kernel threads that they have.
+/// Services of the kernel that listen at a port of their own: their names, the ports, and the
+/// kernel threads that they have.
 const SERVICES: [(&str, u16, &str); 5] = [
     ("nfsd", 2049, "nfsd"),
     ("lockd", 0, "lockd"),
@@ -160,7 +163,8 @@ const SERVICES: [(&str, u16, &str); 5] = [
     ("dlm", 21064, "dlm_"),
 ];
 
-/// The service of the kernel that a socket is likely to belong to, by its port and the names of threads.
+/// The service of the kernel that a socket is likely to belong to, by its port and the names of
+/// threads.
 pub fn service(sock: &Sock, threads: &[String]) -> Option<KernelOwner> {
     let port = sock.port()?;
     let is_there = |name: &str| threads.iter().any(|thread| thread.starts_with(name));
@@ -218,7 +222,8 @@ mod tests {
 
     #[test]
     fn mounts_with_a_server() {
-        let text = "40 26 0:40 / /mnt/a rw shared:1 - nfs4 server:/a rw,vers=4.2,addr=10.0.0.9,clientaddr=10.0.0.1\n\
+        let text = "40 26 0:40 / /mnt/a rw shared:1 - nfs4 server:/a rw,vers=4.2,\
+                    addr=10.0.0.9,clientaddr=10.0.0.1\n\
                     41 26 0:41 / /b rw - ext4 /dev/sda rw\n\
                     42 26 0:42 / /c rw - cifs //s/c rw,addr=fd00::9\n";
         let found = mounts(text);

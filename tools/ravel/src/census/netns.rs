@@ -90,7 +90,8 @@ impl Namespace {
 /// The namespaces that were found, by their inodes.
 pub type Namespaces = BTreeMap<u64, Namespace>;
 
-/// Adds the namespaces that are mounted, in any mount namespace that a process is in: `roots` are a process of each.
+/// Adds the namespaces that are mounted, in any mount namespace that a process is in: `roots` are a
+/// process of each.
 pub fn add_mounted(all: &mut Namespaces, proc: &Proc, roots: &[u32]) {
     for pid in roots {
         let Ok(text) = proc.read(*pid, "mountinfo") else {
@@ -177,8 +178,8 @@ fn names_in(folder: &Path) -> Vec<(u64, String)> {
     entries.filter_map(named).collect()
 }
 
-/// The container of a process, by the lines of its /proc/PID/cgroup: the runtime and the beginning of the container's id,
-/// or its name.
+/// The container of a process, by the lines of its /proc/PID/cgroup: the runtime and the beginning
+/// of the container's id, or its name.
 pub fn container(cgroup: &str) -> Option<String> {
     const RUNTIMES: [(&str, &str); 6] = [
         ("docker-", "docker"),

@@ -1,7 +1,8 @@
 //! Paths of unix sockets: the files that a path leads to, and the sockets that are bound to them.
 //!
-//! The kernel keeps the path of bind() as it was given: relative to a directory that nobody knows any more, through symbolic
-//! links, or in the root directory of a container. The file that it led to identifies the socket.
+//! The kernel keeps the path of bind() as it was given: relative to a directory that nobody knows
+//! any more, through symbolic links, or in the root directory of a container. The file that it led
+//! to identifies the socket.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -54,7 +55,8 @@ impl Place {
     }
 }
 
-/// The files that a path leads to: here, and if it is absolute in the root directory of each of these processes.
+/// The files that a path leads to: here, and if it is absolute in the root directory of each of
+/// these processes.
 pub fn places(path: &Path, proc: &Proc, roots: &[u32], unread: &mut Unread) -> Vec<Place> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut found: Vec<Place> = Vec::new();
@@ -152,7 +154,8 @@ pub fn matches(socks: &[Sock], path: &Path, places: &[Place]) -> Vec<PathMatch> 
     found
 }
 
-/// Whether a socket is bound to a file. Where devices cannot be compared, the names of the files are.
+/// Whether a socket is bound to a file. Where devices cannot be compared, the names of the files
+/// are.
 fn is_bound(unix: &Unix, place: &Place, path: &Path) -> bool {
     match unix.file {
         Some((inode, _)) if inode != place.inode => false,
@@ -195,8 +198,8 @@ fn absolute(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether a name that was asked for, such as `@name`, means that of a socket: exactly, or (true) with NULs behind it that
-/// bind() was given as a part of the name.
+/// Whether a name that was asked for, such as `@name`, means that of a socket: exactly, or (true)
+/// with NULs behind it that bind() was given as a part of the name.
 pub fn is_abstract(unix: &Unix, wanted: &[u8]) -> Option<bool> {
     let name = unix.name.as_deref()?.strip_prefix(&[0])?;
     let rest = name.strip_prefix(wanted)?;
@@ -205,7 +208,8 @@ pub fn is_abstract(unix: &Unix, wanted: &[u8]) -> Option<bool> {
         .then_some(!rest.is_empty())
 }
 
-/// The bytes of a name in which NULs and others are written as `\0`, `\x00` or `\u{0}`; `\0{100}` are 100 NULs.
+/// The bytes of a name in which NULs and others are written as `\0`, `\x00` or `\u{0}`; `\0{100}`
+/// are 100 NULs.
 pub fn unescaped(name: &[u8]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut rest = name;
@@ -261,7 +265,8 @@ fn braced(text: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(&inner[..end]).ok()?, &inner[end + 1..]))
 }
 
-/// A name as [`unescaped`] takes it: what a terminal would act on as `\u{HEX}`, NULs as `\0`, many of them as `\0{N}`.
+/// A name as [`unescaped`] takes it: what a terminal would act on as `\u{HEX}`, NULs as `\0`, many
+/// of them as `\0{N}`.
 pub fn escaped(name: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = name;

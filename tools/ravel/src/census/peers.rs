@@ -10,7 +10,8 @@ use super::Census;
 use super::procnet::Translated;
 use super::socket::{Sock, What, canonical, is_loopback};
 
-/// What both ends of a connection have in common: its protocol, and the addresses as one of them has them.
+/// What both ends of a connection have in common: its protocol, and the addresses as one of them
+/// has them.
 type Key = (Protocol, SocketAddr, SocketAddr);
 
 /// Translations that are followed, one after the other, from one end to the other.
@@ -51,7 +52,8 @@ impl<'a> Peers<'a> {
         }
     }
 
-    /// The other end of a socket's connection; none if it has none, or if that is not on this machine.
+    /// The other end of a socket's connection; none if it has none, or if that is not on this
+    /// machine.
     pub fn find(&self, at: usize) -> Option<Peer> {
         let sock = &self.census.socks[at];
         if let Some(unix) = &sock.unix {
@@ -97,7 +99,8 @@ impl<'a> Peers<'a> {
         })
     }
 
-    /// The socket with these addresses: in the namespace of the other one, or in the only other namespace that has one.
+    /// The socket with these addresses: in the namespace of the other one, or in the only other
+    /// namespace that has one.
     fn at(&self, of: &Sock, local: SocketAddr, remote: SocketAddr) -> Option<usize> {
         let key = (of.protocol.clone(), local, remote);
         let found = self.connections.get(&key)?;

@@ -1,4 +1,5 @@
-//! The sockets that /proc/net lists: those of families without sock_diag, and all where the kernel lacks it.
+//! The sockets that /proc/net lists: those of families without sock_diag, and all where the kernel
+//! lacks it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -229,7 +230,8 @@ pub fn has_sctp() -> bool {
     std::path::Path::new(FOLDER).join("sctp").exists()
 }
 
-/// A connection that is translated (NAT): its addresses as the one end and as the other end has them.
+/// A connection that is translated (NAT): its addresses as the one end and as the other end has
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translated {
     /// Source and destination, as the end has them that began the connection.
@@ -293,13 +295,15 @@ mod tests {
 
     #[test]
     fn connections_that_are_translated() {
-        let line = "ipv4     2 tcp      6 431999 ESTABLISHED src=10.0.0.2 dst=192.0.2.1 sport=40000 dport=80 \
-                    src=172.17.0.2 dst=10.0.0.2 sport=8080 dport=40000 [ASSURED] mark=0 zone=0 use=2";
+        let line = "ipv4     2 tcp      6 431999 ESTABLISHED src=10.0.0.2 dst=192.0.2.1 \
+                    sport=40000 dport=80 src=172.17.0.2 dst=10.0.0.2 sport=8080 dport=40000 \
+                    [ASSURED] mark=0 zone=0 use=2";
         let found = translated_line(line).unwrap();
         let of = |address: &str| address.parse::<SocketAddr>().unwrap();
         assert_eq!(found.before, (of("10.0.0.2:40000"), of("192.0.2.1:80")));
         assert_eq!(found.after, (of("10.0.0.2:40000"), of("172.17.0.2:8080")));
-        let plain = "ipv4     2 udp      17 29 src=10.0.0.2 dst=10.0.0.3 sport=1 dport=2 src=10.0.0.3 dst=10.0.0.2 sport=2 dport=1";
+        let plain = "ipv4     2 udp      17 29 src=10.0.0.2 dst=10.0.0.3 sport=1 dport=2 \
+                     src=10.0.0.3 dst=10.0.0.2 sport=2 dport=1";
         assert_eq!(translated_line(plain), None);
         assert_eq!(
             translated_line("ipv4 2 icmp 1 29 src=10.0.0.2 dst=10.0.0.3"),

@@ -1,7 +1,8 @@
-//! Unix sockets that have received descriptors which nobody has read, and io_urings with requests that wait for a file.
+//! Unix sockets that have received descriptors which nobody has read, and io_urings with requests
+//! that wait for a file.
 //!
-//! The kernel says how many descriptors wait, and not which. A socket that nothing else has is in one of these queues, or in
-//! a message of a socket that is itself in one.
+//! The kernel says how many descriptors wait, and not which. A socket that nothing else has is in
+//! one of these queues, or in a message of a socket that is itself in one.
 
 use std::io;
 
@@ -12,7 +13,8 @@ use super::holders::Descriptor;
 use super::socket::Sock;
 use crate::proc::{Proc, Subject, Unread, exited};
 
-/// A unix socket with descriptors in messages that are not read, or a listener with such connections.
+/// A unix socket with descriptors in messages that are not read, or a listener with such
+/// connections.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Queue {
     /// The unix socket.
@@ -65,7 +67,8 @@ pub fn requests(census: &Census, sock: &Sock) -> Vec<Descriptor> {
         6 => true,
         // IORING_OP_ACCEPT.
         13 => sock.listens(),
-        // IORING_OP_READV, WRITEV, SENDMSG, RECVMSG, CONNECT, READ, WRITE, SEND, RECV, SEND_ZC, SENDMSG_ZC.
+        // IORING_OP_READV, WRITEV, SENDMSG, RECVMSG, CONNECT, READ, WRITE, SEND, RECV, SEND_ZC,
+        // SENDMSG_ZC.
         1 | 2 | 9 | 10 | 16 | 22 | 23 | 26 | 27 | 47 | 48 => !sock.listens(),
         _ => false,
     };

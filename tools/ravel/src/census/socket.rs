@@ -117,7 +117,8 @@ fn written(name: &[u8]) -> Text {
     }
 }
 
-/// What a TCP entry without an inode is, by its state and whether the timer is that of a `inet_timewait_sock`.
+/// What a TCP entry without an inode is, by its state and whether the timer is that of a
+/// `inet_timewait_sock`.
 pub fn without_file(state: &SkState, is_remnant: bool) -> What {
     match state {
         _ if is_remnant => What::Remnant,

@@ -153,7 +153,8 @@ fn owners(found: &Found, all: bool) -> String {
     }
     if found.what == Kind::Socket && owners.is_unknown() {
         parts.push(format!(
-            "{NOTE}no process has a descriptor{NOTE:#}: a system call in progress, or the kernel, has it"
+            "{NOTE}no process has a descriptor{NOTE:#}: the kernel, or a system call in progress, \
+             has it"
         ));
     }
     match owners.unnamed {
@@ -170,6 +171,10 @@ fn owners(found: &Found, all: bool) -> String {
     }
     parts.extend(found.path.as_ref().and_then(path));
     let mut text = parts.join(", ");
+    if !owners.clients.is_empty() {
+        let clients = list(&owners.clients, all).join(", ");
+        let _ = write!(text, "; not accepted: {clients}");
+    }
     if let Some(peer) = &found.peer {
         let holders = list(&found.peer_holders, all);
         let place = match peer.namespace.inode == found.netns {
@@ -269,7 +274,8 @@ fn kernel(owner: &KernelOwner) -> String {
         .to_owned()
 }
 
-/// Epoll sets that watch the socket: those of other processes than its holders, unless all are asked for.
+/// Epoll sets that watch the socket: those of other processes than its holders, unless all are
+/// asked for.
 fn watchers(owners: &Owners, all: bool) -> Option<String> {
     let is_other =
         |watch: &&Watch| all || !owners.holders.iter().any(|holder| holder.pid == watch.pid);

@@ -53,7 +53,8 @@ struct Hits {
     mend: String,
 }
 
-/// Finds the sockets of this machine that are asked for; `all`: also those that are bound there and would receive nothing.
+/// Finds the sockets of this machine that are asked for; `all`: also those that are bound there and
+/// would receive nothing.
 pub fn find(wanted: &Wanted, all: bool, proc: &Proc, client: &Client) -> Result<Answer, Failure> {
     if !is_initial_namespace() {
         return Err(Failure::Namespace);
@@ -133,11 +134,11 @@ pub fn find(wanted: &Wanted, all: bool, proc: &Proc, client: &Client) -> Result<
             .collect(),
         unread,
         searched: Searched {
-            messages: seeking.messages_known,
+            messages: seeking.is_exhaustive,
             rings: true,
             kernel: true,
             remnants: true,
-            calls: true,
+            calls: seeking.is_exhaustive,
         },
         remarks: found.remarks,
         sockets,
@@ -236,7 +237,8 @@ fn by_address(census: &Census, host: &Host, port: &Port, all: bool) -> Result<Hi
             let is_there = places.contains(netns);
             for of in lookup(&census.socks, *netns, to, scope) {
                 let exact = is_exact(&census.socks[of.at], *ip);
-                // Where the address is another machine's, only what is bound to it all the same matches.
+                // Where the address is another machine's, only what is bound to it all the same
+                // matches.
                 if is_there && is_known || exact || all {
                     let order = of.order.filter(|_| is_there && is_known);
                     hits.push(Hit {
@@ -260,16 +262,14 @@ fn by_address(census: &Census, host: &Host, port: &Port, all: bool) -> Result<Hi
     hits.retain(|hit| seen.insert(hit.at));
     hits.sort_by_key(|hit| census.socks[hit.at].netns != census.here);
     if !nowhere.is_empty() {
-        remarks.push(format!(
-            "{} is no address of a network namespace here",
-            nowhere.join(", ")
-        ));
+        remarks.push(format!("{} is no local address", nowhere.join(", ")));
     }
     let asked = Wanted::Address(host.clone(), port.clone());
     let missing = match remarks.first() {
         Some(remark) => format!("{remark}, and no socket is bound to it"),
         None => format!(
-            "{asked} is free: no socket would receive what is sent there, or keeps it from being bound"
+            "{asked} is free: no socket would receive what is sent there, or keeps it from being \
+             bound"
         ),
     };
     let others = bound(&census.socks, port.number, None);
@@ -301,7 +301,8 @@ fn device(census: &Census, name: &str) -> Result<u32, Failure> {
     })
 }
 
-/// The namespaces in which an address is a local one, and whether there are any. If there are none, this one is returned.
+/// The namespaces in which an address is a local one, and whether there are any. If there are none,
+/// this one is returned.
 fn namespaces_of(
     census: &Census,
     ip: IpAddr,
@@ -366,7 +367,8 @@ fn by_path(census: &Census, path: &Path, places: &[paths::Place]) -> Hits {
         None => format!("there is no file {shown}, and no socket was bound to one of that name"),
         Some(place) if !place.is_socket => format!("{shown} is a file that is no socket"),
         Some(_) => format!(
-            "{shown} is left of a socket that is closed: no socket is bound to it, and connect() fails with ECONNREFUSED"
+            "{shown} is left of a socket that is closed: no socket is bound to it, and connect() \
+             fails with ECONNREFUSED"
         ),
     };
     Hits {

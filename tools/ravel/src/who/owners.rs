@@ -1,4 +1,5 @@
-//! Everything that has or uses a socket: what is not found cheaply is looked for only where something is missing.
+//! Everything that has or uses a socket: what is not found cheaply is looked for only where
+//! something is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,8 +27,8 @@ pub struct Seeking<'a> {
     client: &'a Client,
     /// What could not be read.
     pub unread: Unread,
-    /// Whether all messages that could hold one of the sockets are known.
-    pub messages_known: bool,
+    /// Whether all messages and system calls that could hold one of the sockets are known.
+    pub is_exhaustive: bool,
     asked: usize,
     reports: BTreeMap<u32, Option<SocketsReport>>,
     watches: Vec<Watch>,
@@ -52,7 +53,7 @@ impl<'a> Seeking<'a> {
             proc,
             client,
             unread,
-            messages_known: true,
+            is_exhaustive: true,
             asked: 0,
             reports: BTreeMap::new(),
             watches,
@@ -79,11 +80,21 @@ impl<'a> Seeking<'a> {
             ..Owners::default()
         };
         match sock.what {
-            What::Socket => self.owners_of_socket(sock, &mut owners),
+            What::Socket => {
+                owners.clients = self.clients(sock);
+                self.owners_of_socket(sock, &mut owners);
+            }
             What::NotAccepted | What::Request => owners.listener = self.listener(sock),
             What::Remnant | What::Orphan => {}
         }
         owners
+    }
+
+    /// Who has connected to a unix listener that has not accepted.
+    fn clients(&self, sock: &Sock) -> Vec<Descriptor> {
+        let pending = sock.unix.iter().flat_map(|unix| &unix.pending);
+        let held = pending.filter_map(|inode| self.census.holders.descriptors.get(inode));
+        held.flatten().cloned().collect()
     }
 
     fn owners_of_socket(&mut self, sock: &Sock, owners: &mut Owners) {
@@ -104,7 +115,8 @@ impl<'a> Seeking<'a> {
         }
     }
 
-    /// Compares the descriptors that were found with the references that the kernel counts, and asks for the others.
+    /// Compares the descriptors that were found with the references that the kernel counts, and
+    /// asks for the others.
     fn references(&mut self, sock: &Sock, owners: &mut Owners) {
         let found = owners.holders.len() as u64 + slots(owners);
         let refs = self.file_refs(sock, owners);
@@ -113,7 +125,7 @@ impl<'a> Seeking<'a> {
             return;
         }
         if self.asked >= MAX_ASKED {
-            self.messages_known = false;
+            self.is_exhaustive = false;
             return;
         }
         self.asked += 1;
@@ -143,7 +155,7 @@ impl<'a> Seeking<'a> {
             }
         }
         match owners.unnamed {
-            None => self.messages_known = false,
+            None => self.is_exhaustive = false,
             Some(0) => {}
             Some(_) => self.add_candidates(sock, owners),
         }
@@ -173,6 +185,8 @@ impl<'a> Seeking<'a> {
     fn without_descriptor(&mut self, sock: &Sock, owners: &mut Owners) {
         owners.kernel = self.kernel(sock);
         if owners.kernel.is_some() || !owners.rings.is_empty() {
+            // It is explained, and nothing else was searched.
+            self.is_exhaustive = false;
             return;
         }
         self.add_candidates(sock, owners);

@@ -30,7 +30,8 @@ pub struct Seeker<'a> {
     pub unread: Unread,
 }
 
-/// For how many sockets the module is asked who holds what no descriptor does: it walks the machine for each.
+/// For how many sockets the module is asked who holds what no descriptor does: it walks the machine
+/// for each.
 const MAX_ASKED: usize = 32;
 
 impl<'a> Seeker<'a> {
@@ -65,7 +66,8 @@ impl<'a> Seeker<'a> {
     }
 }
 
-/// Looks up all references to a socket, descriptors and others. What is known stays as it is if that fails.
+/// Looks up all references to a socket, descriptors and others. What is known stays as it is if
+/// that fails.
 fn look_up(known: &mut Known, client: &Client, unread: &mut Unread) {
     for holder in known.held.holders.clone() {
         match client.sharers(holder.pid, holder.fd) {

@@ -1,4 +1,5 @@
-//! The same search in reports `sockets`: those that were saved, and that of one socket that no list of the kernel has.
+//! The same search in reports `sockets`: those that were saved, and that of one socket that no list
+//! of the kernel has.
 
 use std::net::SocketAddr;
 
@@ -16,8 +17,8 @@ use crate::census::{Census, Place};
 use crate::command::Failure;
 use crate::sweep::{Held, Holder, Sweep};
 
-/// Finds sockets in saved reports. None of it is known that the reports do not say: what addresses namespaces have, which
-/// files paths lead to, what other processes there were.
+/// Finds sockets in saved reports. None of it is known that the reports do not say: what addresses
+/// namespaces have, which files paths lead to, what other processes there were.
 pub fn search(wanted: &Wanted, sweep: &Sweep) -> Answer {
     let socks: Vec<Sock> = sweep
         .sockets
@@ -181,7 +182,8 @@ fn found(held: &Held, sock: &Sock, order: Option<u32>, sweep: &Sweep) -> Found {
     }
 }
 
-/// A socket that a descriptor leads to and no list of the kernel has: one of vsock, AF_ALG or XDP, say.
+/// A socket that a descriptor leads to and no list of the kernel has: one of vsock, AF_ALG or XDP,
+/// say.
 pub fn unlisted(inode: u64, census: &Census, client: &Client) -> Result<Vec<Found>, Failure> {
     let Some(holders) = census.holders.descriptors.get(&inode) else {
         return Ok(Vec::new());

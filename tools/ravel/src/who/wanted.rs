@@ -89,8 +89,8 @@ fn service(name: &str, protocol: Option<&Protocol>, services: &str) -> Option<u1
     services.lines().find_map(entry)
 }
 
-const NONSENSE: &str = "none of PORT, ADDRESS:PORT, HOST:PORT, inode:NUMBER, @NAME and the path of a unix socket; write \
-                        ./NAME for a file here";
+const NONSENSE: &str = "none of PORT, HOST:PORT, inode:NUMBER, @NAME and the path of a \
+                        unix socket; write ./NAME for a file here";
 
 impl Wanted {
     /// What a word of the command line means.

@@ -127,7 +127,8 @@ fn addresses_reach_whom_connect_reaches() -> Result<()> {
                     );
                 }
                 None => {
-                    // What was bound to another address left connections behind, which have that address.
+                    // What was bound to another address left connections behind, which have that
+                    // address.
                     let (_, out, err) = run(&["--json", &words])?;
                     let told: Option<Value> = serde_json::from_str(&out).ok();
                     let told = told
@@ -166,39 +167,40 @@ fn groups_share_what_is_sent() -> Result<()> {
 }
 
 fn device_decides_what_is_reached() -> Result<()> {
-    let port = free_port()?;
-    let any: SocketAddr = ([0, 0, 0, 0], port).into();
-    let on_device = socket(any, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, None)?;
-    sys::set_option(
-        &on_device,
-        libc::SOL_SOCKET,
-        libc::SO_BINDTODEVICE,
-        *b"lo\0\0",
-    )?;
-    sys::bind(&on_device, &address(any))?;
-    sys::listen(&on_device, 8)?;
-    let other = listener(any, None)?;
-    let fds = [on_device, other];
-    let to: SocketAddr = ([127, 0, 0, 1], port).into();
-    let told = who(&to.to_string())?;
-    check_eq!(
-        reached(&fds, to)?,
-        Some(fds[0].as_raw_fd()),
-        "whom connect() reaches"
-    );
-    check_eq!(
-        in_order(&told, 1),
-        BTreeSet::from([fds[0].as_raw_fd()]),
-        "first"
-    );
-    check_eq!(
-        in_order(&told, 2),
-        BTreeSet::from([fds[1].as_raw_fd()]),
-        "second"
-    );
-    check_eq!(told[0]["device"], "lo", "device");
-    let (_, text, _) = run(&[&to.to_string()])?;
-    check!(text.contains(&format!("0.0.0.0%lo:{port}")), "{text}");
+    let to = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let bound = |port, on_device: bool| -> Result<OwnedFd> {
+        let any: SocketAddr = ([0, 0, 0, 0], port).into();
+        let fd = socket(any, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, None)?;
+        sys::set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        if on_device {
+            sys::set_option(&fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, *b"lo\0\0")?;
+        }
+        sys::bind(&fd, &address(any))?;
+        sys::listen(&fd, 8)?;
+        Ok(fd)
+    };
+    for first_on_device in [true, false] {
+        let port = free_port()?;
+        let fds = [
+            bound(port, first_on_device)?,
+            bound(port, !first_on_device)?,
+        ];
+        let to = to(port);
+        let told = who(&to.to_string())?;
+        let first = reached(&fds, to)?.context("nobody is reached")?;
+        check_eq!(in_order(&told, 1), BTreeSet::from([first]), "first");
+        check_eq!(in_order(&told, 2).len(), 1, "second");
+        let on_device = fds[usize::from(!first_on_device)].as_raw_fd();
+        let is_it = |of: &&Value| {
+            holders(&of["holders"])
+                .iter()
+                .any(|(_, fd)| *fd == on_device)
+        };
+        let told = told.iter().find(is_it).context("it is not told")?;
+        check_eq!(told["device"], "lo", "device");
+        let (_, text, _) = run(&[&to.to_string()])?;
+        check!(text.contains(&format!("0.0.0.0%lo:{port}")), "{text}");
+    }
     Ok(())
 }
 
@@ -336,7 +338,7 @@ fn free_port_is_free_and_others_are_not() -> Result<()> {
     // An address of no machine here.
     let (_, _, err) = run(&[&format!("192.0.2.77:{port}")])?;
     check!(
-        err.contains("no address of a network namespace here") && !err.contains("free"),
+        err.contains("no local address") && !err.contains("free"),
         "{err}"
     );
     Ok(())

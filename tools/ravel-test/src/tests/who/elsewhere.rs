@@ -148,6 +148,8 @@ fn namespace_that_only_a_socket_has() -> Result<()> {
         .context("no descriptor came")?;
     let fd = i32::from_ne_bytes(rights[..4].try_into()?);
     let listener = sys::file_from(fd);
+    // Else the command would have it, too.
+    sys::keep_over_exec(&listener, false)?;
     let told = who("7778")?;
     check_eq!(told.len(), 1, "sockets: {told:?}");
     check_eq!(told[0]["netns"], inode, "namespace");

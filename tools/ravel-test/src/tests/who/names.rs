@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Unix sockets by paths in every spelling, and by abstract names: compared with what connect() reaches.
+//! Unix sockets by paths in every spelling, and by abstract names: compared with what connect()
+//! reaches.
 
 use std::env;
 use std::fs;
@@ -91,7 +92,7 @@ fn paths_in_every_spelling() -> Result<()> {
     let relative = listen("a.sock");
     env::set_current_dir(before)?;
     let relative = relative?;
-    let doubled = listen(&folder.text("/b.sock").replacen("/b", "//b", 1))?;
+    let doubled = listen(&format!("{}//b.sock", folder.0.display()))?;
     let linked = listen(&folder.text("link/c.sock"))?;
     symlink("link/c.sock", folder.0.join("to-c"))?;
     for (words, fd) in [
@@ -221,6 +222,16 @@ fn abstract_names_with_nuls() -> Result<()> {
             "{word}"
         );
     }
+    let waiting = sys::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)?;
+    let at = [b"\0", base.as_bytes(), b"-plain"].concat();
+    sys::connect(&waiting, &Address::unix(&at))?;
+    let told = who(&format!("@{base}-plain"))?;
+    let clients = holders(&told[0]["clients"]);
+    check_eq!(
+        clients,
+        [(us, waiting.as_raw_fd())],
+        "clients that are not accepted"
+    );
     let told = who(&format!("@{base}\\0b"))?;
     check_eq!(told.len(), 2, "listener and connection: {told:?}");
     check_eq!(
