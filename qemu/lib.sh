@@ -131,6 +131,12 @@ selftests_dir() {
 		"$(key "$QEMU_DIR/selftests" "$KVERSION" "$(root_dir)")"
 }
 
+# What came of the tests on the chosen kernel, or why it was rejected: one line.
+kernel_record() {
+	mkdir -p "$CACHE/archive/results"
+	printf '%s/archive/results/%s-%s' "$CACHE" "$(filename "$KREL")" "$(filename "$KVERSION")"
+}
+
 # The C compiler that a kernel was built with, by the configuration in its output folder.
 kernel_cc() { # DIR
 	sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ "]*\).*/\1/p' "$1/.config"

@@ -160,8 +160,19 @@ pub fn members(group: &AnonVma) -> Result<Vec<(Pid, Relation)>> {
     Ok(members)
 }
 
-/// Checks an anon_vma's members: these processes, each with that relation, and exactly that area.
+/// Checks an anon_vma's members: these processes, each with that relation, and exactly that area,
+/// whose page offset is that of its address.
 pub fn check_members(group: &AnonVma, area: Area, want: &[(Pid, Relation)]) -> Result<()> {
+    check_members_at(group, area, area.start >> 12, want)
+}
+
+/// The same of an area with another page offset.
+pub fn check_members_at(
+    group: &AnonVma,
+    area: Area,
+    offset: u64,
+    want: &[(Pid, Relation)],
+) -> Result<()> {
     let mut want = want.to_vec();
     want.sort();
     check_eq!(
@@ -177,11 +188,7 @@ pub fn check_members(group: &AnonVma, area: Area, want: &[(Pid, Relation)]) -> R
             (area.start, area.end()),
             "bounds of {member:?}"
         );
-        check_eq!(
-            member.anon_pgoff.0,
-            area.start >> 12,
-            "anon_pgoff of {member:?}"
-        );
+        check_eq!(member.anon_pgoff.0, offset, "anon_pgoff of {member:?}");
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use ravel_records::{AnonVmaReport, Relation};
 
 use crate::feature::anon_offset;
 use crate::process::{Area, Puppet, Stage};
-use crate::report::{anon, bounds, chain, check_members, numbers, vma};
+use crate::report::{anon, bounds, chain, check_members, check_members_at, numbers, vma};
 use crate::sys::{self, PAGE, Pid};
 use crate::{check, check_eq, maps, tests};
 
@@ -331,7 +331,12 @@ fn private_file_mapping_has_two_offsets() -> Result<()> {
     check_eq!(record.perms, "rw-p", "perms");
     let group = chain(&report, area)?[0];
     check_eq!(numbers(group), (0, 1, 1, 1, 1), "numbers");
-    check_members(group, area, &[(puppet.pid, Relation::Self_)])?;
+    check_members_at(
+        group,
+        area,
+        anon_offset(area.start, 3),
+        &[(puppet.pid, Relation::Self_)],
+    )?;
     // The second half, split off: both offsets go on by two pages.
     puppet.protect(area.pages(2, 2), libc::PROT_READ)?;
     let report = anon(puppet.pid)?;
