@@ -89,7 +89,7 @@ source_dir() {
 
 metadata_dir() {
 	printf '%s/metadata-%s-%s' "$CACHE" "$(filename "$KREL")" \
-		"$(key "$QEMU_DIR/metadata" "$QEMU_DIR/symbols" "$KREL" "$KVERSION" "$(root_dir)")"
+		"$(key "$QEMU_DIR/metadata" "$KREL" "$KVERSION" "$(root_dir)")"
 }
 
 image_file() {
