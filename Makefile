@@ -18,7 +18,7 @@ export START KVER TESTS MATRIX BENCH MEM
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
 .PHONY: all run test smoke matrix kernels proof bench test-debug test-kcsan selftests selftests-debug shell \
-	metadata clippy lint unit tables fmt fmt-check update clean distclean help
+	metadata clippy lint unit tables fmt fmt-check dist update clean distclean help
 
 all: ## Build ravel.ko and the ravel command (the default); with KDIR=, ravel.ko for that kernel tree
 ifneq ($(KDIR),)
@@ -103,6 +103,9 @@ fmt: ## Format module and tools
 fmt-check: ## Say what "make fmt" would change, and fail if anything
 	@qemu/setup --no-vm --no-build
 	qemu/tools fmt-check
+
+dist: ## Pack the source into dist/ravel-VERSION.tar.xz
+	@qemu/dist
 
 update: ## Look again for the newest kernel in the archive
 	@qemu/update

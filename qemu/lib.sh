@@ -38,6 +38,16 @@ key() {
 	done | sha256sum | cut -c1-12
 }
 
+# The version of the module, the tools and the packages.
+version() {
+	sed -n 's/^version = "\([^"]*\)"$/\1/p' "$CHECKOUT/tools/Cargo.toml"
+}
+
+# When that version was released, by debian/changelog: the time stamp of reproducible archives.
+source_date_epoch() {
+	date -u -d "$(sed -n 's/^ -- .*>  //p' "$CHECKOUT/debian/changelog" | head -n 1)" +%s
+}
+
 # Words from the archive (7.3.4-1~bpo13+1) as a file name that no makefile or
 # shell will misread.
 filename() {

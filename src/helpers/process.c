@@ -2,8 +2,8 @@
 
 #include <asm/syscall.h>
 
-/* The version that modinfo shows; the tools and README.md name the same. */
-#define RAVEL_VERSION "0.1.0"
+/* RAVEL_VERSION: the version that modinfo shows, from tools/Cargo.toml. */
+#include "generated_version.h"
 #ifndef __BINDGEN__
 MODULE_VERSION(RAVEL_VERSION);
 #endif
