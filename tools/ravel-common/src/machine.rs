@@ -80,6 +80,42 @@ impl Machine {
         self.has("/sys/module/ravel")
     }
 
+    /// The file of the installed module that modprobe loads into the running kernel.
+    pub fn module_file(&self) -> Option<String> {
+        let folder = format!("/lib/modules/{}", self.release()?);
+        let list = self.read(&format!("{folder}/modules.dep"))?;
+        let mut files = list
+            .lines()
+            .filter_map(|line| Some(line.split_once(':')?.0));
+        let file = files.find(|file| {
+            let name = file.rsplit('/').next().unwrap_or_default();
+            name.strip_prefix("ravel.ko")
+                .is_some_and(|rest| matches!(rest, "" | ".xz" | ".zst" | ".gz"))
+        })?;
+        Some(format!("{folder}/{file}"))
+    }
+
+    /// Why the package ravel-dkms has built no module for the running kernel, as its build wrote it.
+    pub fn dkms_reason(&self) -> Option<String> {
+        let reason = self.read(&format!("/var/lib/ravel-dkms/{}", self.release()?))?;
+        Some(reason).filter(|reason| !reason.is_empty())
+    }
+
+    /// The version of an installed Debian package.
+    pub fn package(&self, name: &str) -> Option<String> {
+        let status = self.read("/var/lib/dpkg/status")?;
+        let package = status.split("\n\n").find(|package| {
+            package
+                .lines()
+                .next()
+                .and_then(|line| line.strip_prefix("Package: "))
+                == Some(name)
+        })?;
+        let field = |name| package.lines().find_map(|line| line.strip_prefix(name));
+        field("Status: ").filter(|status| status.ends_with(" installed"))?;
+        field("Version: ").map(str::to_owned)
+    }
+
     /// The lockdown in force, such as `integrity`; `none` where there is none, and no answer where
     /// the kernel does not tell.
     pub fn lockdown(&self) -> Option<String> {

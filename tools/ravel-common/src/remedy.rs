@@ -11,6 +11,8 @@ use crate::screen::{STRONG, plain};
 
 /// The command that loads the module.
 pub const LOAD: &str = "sudo insmod ravel.ko";
+/// The command that loads a module that is installed.
+pub const LOAD_INSTALLED: &str = "sudo modprobe ravel";
 /// The command that mounts debugfs.
 pub const MOUNT: &str = "sudo mount -t debugfs none /sys/kernel/debug";
 /// What makes the module and this program of one version again.
@@ -102,6 +104,14 @@ fn refused(error: &ReportError) -> Remedy {
     }
 }
 
+/// The command that loads the module on this machine.
+pub fn load(machine: &Machine) -> &'static str {
+    match machine.module_file() {
+        Some(_) => LOAD_INSTALLED,
+        None => LOAD,
+    }
+}
+
 /// The module could not be asked.
 fn unreachable(path: &Path, source: &io::Error, machine: &Machine) -> Remedy {
     let shown = path.display();
@@ -129,7 +139,7 @@ fn unreachable(path: &Path, source: &io::Error, machine: &Machine) -> Remedy {
         return Remedy::new("debugfs is not mounted", MOUNT);
     }
     if !machine.module_loaded() {
-        return Remedy::new("the ravel module is not loaded", LOAD);
+        return Remedy::new("the ravel module is not loaded", load(machine));
     }
     Remedy::new(
         format!("the ravel module is loaded, but {shown} is not there"),
@@ -177,6 +187,17 @@ mod tests {
         assert_eq!(explain(&io(2), &bare).mend.unwrap(), MOUNT);
         let (_folder, mounted) = machine(true, &[MOUNTS]);
         assert_eq!(explain(&io(2), &mounted).mend.unwrap(), LOAD);
+        let installed = [
+            MOUNTS,
+            ("proc/sys/kernel/osrelease", "7.3.4+deb13-amd64\n"),
+            (
+                "lib/modules/7.3.4+deb13-amd64/modules.dep",
+                "kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz\nupdates/dkms/ravel.ko.xz:\n",
+            ),
+        ];
+        let (_folder, installed) = machine(true, &installed);
+        let remedy = explain(&io(2), &installed);
+        assert_eq!(remedy.mend.unwrap(), LOAD_INSTALLED);
         let loaded = [MOUNTS, ("sys/module/ravel/refcnt", "0")];
         let (_folder, loaded) = machine(true, &loaded);
         assert_eq!(explain(&io(2), &loaded).mend.unwrap(), "ravel doctor");

@@ -26,6 +26,9 @@ pub struct Cli {
     /// Print the versions of this program and of the module
     #[arg(short = 'V', long)]
     pub version: bool,
+    /// Do not load the kernel module; by default, root loads the installed one when it is needed
+    #[arg(long, global = true)]
+    pub no_load: bool,
     #[command(flatten)]
     pub color: colorchoice_clap::Color,
     #[command(subcommand)]

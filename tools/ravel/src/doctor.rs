@@ -1,5 +1,6 @@
 //! `ravel doctor`: what ravel needs of a machine, item by item, and the command that mends it.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use ravel_records::client::Client;
@@ -7,7 +8,7 @@ use ravel_records::{Error, FORMAT};
 use serde::Serialize;
 
 use crate::machine::{Config, Configured, Machine};
-use crate::remedy::{LOAD, MOUNT, REBUILD, explain};
+use crate::remedy::{self, MOUNT, REBUILD, explain};
 use crate::screen::{BAD, GOOD, NOTE, STRONG, pad, plain};
 
 const NEW_KERNEL: &str =
@@ -33,7 +34,7 @@ pub struct Item {
     name: &'static str,
     state: State,
     found: String,
-    mend: Option<&'static str>,
+    mend: Option<Cow<'static, str>>,
 }
 
 impl Item {
@@ -46,12 +47,16 @@ impl Item {
         }
     }
 
-    fn missing(name: &'static str, found: impl Into<String>, mend: &'static str) -> Self {
+    fn missing(
+        name: &'static str,
+        found: impl Into<String>,
+        mend: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
             name,
             state: State::Missing,
             found: found.into(),
-            mend: Some(mend),
+            mend: Some(mend.into()),
         }
     }
 
@@ -86,6 +91,8 @@ pub fn examine(machine: &Machine, client: &Client) -> Vec<Item> {
         lockdown(machine),
         signatures(machine),
         mounted(machine),
+        packages(machine),
+        installed(machine),
         loaded(machine, client),
         events(machine, client),
         root(machine),
@@ -166,9 +173,74 @@ fn mounted(machine: &Machine) -> Item {
     }
 }
 
+/// Whether the packages are of one version, which is that of this program.
+fn packages(machine: &Machine) -> Item {
+    const NAME: &str = "packages";
+    let here = env!("CARGO_PKG_VERSION");
+    let command = machine.package("ravel");
+    let module = machine.package("ravel-dkms");
+    match (command.as_deref(), module.as_deref()) {
+        (None, None) => Item::ok(
+            NAME,
+            "neither ravel nor ravel-dkms is installed as a package",
+        ),
+        (Some(command), None) => Item::missing(
+            NAME,
+            format!("ravel {command} without ravel-dkms, which has the module"),
+            "sudo apt install ravel-dkms",
+        ),
+        // A program that was built from source beside it brings its own version.
+        (None, Some(module)) => Item::ok(NAME, format!("ravel-dkms {module}")),
+        (Some(command), Some(module)) if command != module => Item::missing(
+            NAME,
+            format!("ravel {command}, but ravel-dkms {module}"),
+            "sudo apt install ravel ravel-dkms",
+        ),
+        (Some(command), Some(_)) if command != here => Item::missing(
+            NAME,
+            format!("ravel and ravel-dkms {command}, but this program is {here}"),
+            "/usr/bin/ravel doctor",
+        ),
+        (Some(command), Some(_)) => Item::ok(NAME, format!("ravel and ravel-dkms {command}")),
+    }
+}
+
+/// Whether DKMS has built the module for the running kernel.
+fn installed(machine: &Machine) -> Item {
+    const NAME: &str = "DKMS";
+    if machine.package("ravel-dkms").is_none() {
+        return Item::ok(NAME, "not used, because ravel-dkms is not installed");
+    }
+    let Some(release) = machine.release() else {
+        return Item::unknown(NAME, "the kernel's release cannot be read");
+    };
+    if let Some(file) = machine.module_file() {
+        return Item::ok(NAME, format!("the module of this kernel is {file}"));
+    }
+    let found = format!("there is no module for kernel {release}");
+    let Some(reason) = machine.dkms_reason() else {
+        return Item::missing(
+            NAME,
+            found,
+            format!("sudo apt install linux-headers-{release}, or sudo dkms autoinstall"),
+        );
+    };
+    // The reasons end with the command.
+    match reason.split_once("; run: ") {
+        Some((why, command)) => {
+            Item::missing(NAME, format!("{found}: {why}"), format!("sudo {command}"))
+        }
+        None => Item::missing(
+            NAME,
+            format!("{found}: {reason}"),
+            "sudo dkms autoinstall, and its log in /var/lib/dkms/ravel",
+        ),
+    }
+}
+
 fn loaded(machine: &Machine, client: &Client) -> Item {
     if !machine.module_loaded() {
-        return Item::missing("module", "ravel is not loaded", LOAD);
+        return Item::missing("module", "ravel is not loaded", remedy::load(machine));
     }
     let version = match client.version() {
         Ok(version) => version,
@@ -241,7 +313,7 @@ pub fn draw(items: &[Item]) -> String {
         let word = format!("{style}{}{style:#}", pad(word, 7));
         let name = pad(item.name, wide);
         let _ = writeln!(text, "{word}  {name}  {}", item.found);
-        if let Some(mend) = item.mend {
+        if let Some(mend) = &item.mend {
             let indent = " ".repeat(wide + 11);
             let _ = writeln!(text, "{indent}try: {STRONG}{mend}{STRONG:#}");
         }
@@ -371,6 +443,51 @@ mod tests {
         assert_eq!(missing(&old), ["kernel"]);
         // Its configuration is not there.
         assert_eq!(old[1].state, State::Unknown);
+    }
+
+    #[test]
+    fn packages_and_their_module() {
+        const STATUS: &str = "Package: ravel\nStatus: install ok installed\nVersion: 0.0.9\n\n\
+            Package: ravel-dkms\nStatus: install ok installed\nVersion: 0.0.9\n";
+        let release = "7.3.4+deb13-amd64";
+        let here = STATUS.replace("0.0.9", env!("CARGO_PKG_VERSION"));
+        let removed = here.replacen("install ok installed", "deinstall ok config-files", 1);
+        let module = format!("lib/modules/{release}/modules.dep");
+        let reason = format!("var/lib/ravel-dkms/{release}");
+        let built = (module.as_str(), "updates/dkms/ravel.ko.xz:\n");
+        let why = (
+            reason.as_str(),
+            "no source; run: apt install linux-source-7.3\n",
+        );
+        for (status, file, lacks) in [
+            (here.as_str(), built, &[][..]),
+            (&here, why, &["DKMS"]),
+            (&here, ("none", ""), &["DKMS"]),
+            (STATUS, built, &["packages"]),
+            (
+                &here.replacen("Version: ", "Version: 1", 1),
+                built,
+                &["packages"],
+            ),
+            (
+                &here.replace("ravel-dkms", "other"),
+                ("none", ""),
+                &["packages"],
+            ),
+            (&removed, built, &[]),
+            ("", ("none", ""), &[]),
+        ] {
+            let mut files = GOOD_MACHINE.to_vec();
+            files.extend([("var/lib/dpkg/status", status), file]);
+            let items = look(&files, true);
+            assert_eq!(missing(&items), lacks, "{status} {file:?}");
+            if file == why {
+                let item = items.iter().find(|item| item.name == "DKMS").unwrap();
+                assert!(item.found.ends_with(": no source"), "{}", item.found);
+                let mend = item.mend.as_deref();
+                assert_eq!(mend, Some("sudo apt install linux-source-7.3"));
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod events;
 mod family;
 mod graph;
 mod identity;
+mod load;
 mod output;
 mod packet;
 mod proc;
@@ -62,6 +63,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(command) if !cli.version => command,
         _ => Command::Version,
     };
+    if !cli.no_load {
+        load::on_demand(&command, &machine::Machine::here());
+    }
     match command {
         Command::Anon(args) => return context.show(&args),
         Command::Sockets(args) => return context.show(&args),
