@@ -74,6 +74,11 @@ root_dir() {
 	printf '%s/root-%s' "$CACHE" "$(key "$QEMU_DIR/root" "$QEMU_DIR/base" "$MIRROR" "$SUITE")"
 }
 
+# Where packages are built.
+deb_root_dir() {
+	printf '%s/root-deb-%s' "$CACHE" "$(key "$QEMU_DIR/deb-root" "$QEMU_DIR/base" "$MIRROR" "$SUITE")"
+}
+
 # "release version" of the kernel that is built for when nobody asks for another.
 default_kernel_file() {
 	printf '%s.kernel' "$(root_dir)"
@@ -99,7 +104,7 @@ source_dir() {
 
 metadata_dir() {
 	printf '%s/metadata-%s-%s' "$CACHE" "$(filename "$KREL")" \
-		"$(key "$QEMU_DIR/metadata" "$KREL" "$KVERSION" "$(root_dir)")"
+		"$(key "$QEMU_DIR/metadata" "$CHECKOUT/dkms/metadata" "$CHECKOUT/dkms/symbols" "$KREL" "$KVERSION" "$(root_dir)")"
 }
 
 image_file() {
