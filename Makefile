@@ -18,7 +18,7 @@ export START KVER TESTS MATRIX BENCH MEM
 # Targets that share the checkout's objects must not run at once.
 .NOTPARALLEL:
 .PHONY: all run test smoke matrix kernels proof bench test-debug test-kcsan selftests selftests-debug shell \
-	metadata clippy lint unit tables fmt fmt-check dist update clean distclean help
+	metadata clippy lint unit tables fmt fmt-check dist deb deb-reproduce deb-test update clean distclean help
 
 all: ## Build ravel.ko and the ravel command (the default); with KDIR=, ravel.ko for that kernel tree
 ifneq ($(KDIR),)
@@ -106,6 +106,20 @@ fmt-check: ## Say what "make fmt" would change, and fail if anything
 
 dist: ## Pack the source into dist/ravel-VERSION.tar.xz
 	@qemu/dist
+
+deb: ## Build the Debian packages into dist/ and check them
+	@qemu/host
+	@qemu/deb-root
+	@qemu/deb
+
+deb-reproduce: ## The same, twice from nothing, and compare every byte
+	@qemu/host
+	@qemu/deb-root
+	@qemu/deb --reproduce
+
+deb-test: deb ## Install the packages in a fresh Debian, boot their module in the VM, purge them
+	@KVER= qemu/setup --no-build
+	@qemu/deb-test
 
 update: ## Look again for the newest kernel in the archive
 	@qemu/update
