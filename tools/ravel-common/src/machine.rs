@@ -95,7 +95,8 @@ impl Machine {
         Some(format!("{folder}/{file}"))
     }
 
-    /// Why the package ravel-dkms has built no module for the running kernel, as its build wrote it.
+    /// Why the package ravel-dkms has built no module for the running kernel, as its build wrote
+    /// it.
     pub fn dkms_reason(&self) -> Option<String> {
         let reason = self.read(&format!("/var/lib/ravel-dkms/{}", self.release()?))?;
         Some(reason).filter(|reason| !reason.is_empty())

@@ -12,7 +12,7 @@ pub use ravel_common::queue_cli::{Forward, Jobs, QueueArgs, Work};
     arg_required_else_help = true
 )]
 pub struct Cli {
-    /// Accepted because `ravel` passes its options on; it loads the module, this program never does.
+    /// Accepted because `ravel` passes its options on; this program never loads the module
     #[arg(long, global = true, hide = true)]
     pub no_load: bool,
     #[command(flatten)]
