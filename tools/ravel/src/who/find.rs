@@ -15,7 +15,7 @@ use crate::census::paths::{self, Bound};
 use crate::census::peers::Peers;
 use crate::census::socket::{Sock, is_loopback};
 use crate::command::Failure;
-use crate::proc::{Proc, is_initial_namespace};
+use crate::proc::{Proc, Subject, Unread, is_initial_namespace};
 
 /// Why no socket is shown.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ pub fn find(wanted: &Wanted, all: bool, proc: &Proc, client: &Client) -> Result<
         return Err(Failure::NoSocket(Missing {
             sentence: found.missing,
             mend: found.mend,
-            unread: unread.sentences(),
+            unread: hiding(unread).sentences(),
         }));
     }
     let peers = Peers::of(&census);
@@ -143,6 +143,13 @@ pub fn find(wanted: &Wanted, all: bool, proc: &Proc, client: &Client) -> Result<
         remarks: found.remarks,
         sockets,
     })
+}
+
+/// What could not be read and may have a socket that is asked for: its owners do not matter.
+fn hiding(mut unread: Unread) -> Unread {
+    let subjects = [Subject::Namespace, Subject::Root];
+    unread.0.retain(|gap| subjects.contains(&gap.subject));
+    unread
 }
 
 /// A socket without its owners.

@@ -135,8 +135,16 @@ fn full_unix_backlog_and_who_connects() -> Result<()> {
             (&json!(2), &json!(1)),
             "the accept queue"
         );
-        check_eq!(told["waiting"], json!({"connections": 2, "closed": 0}), "queue");
-        check_eq!(holders(&told["blame"]), [(us, listener.as_raw_fd())], "blame");
+        check_eq!(
+            told["waiting"],
+            json!({"connections": 2, "closed": 0}),
+            "queue"
+        );
+        check_eq!(
+            holders(&told["blame"]),
+            [(us, listener.as_raw_fd())],
+            "blame"
+        );
         check_eq!(
             blocked(&told),
             [(child.pid, "connect".to_owned())],
@@ -178,7 +186,11 @@ fn full_tcp_backlog_and_who_connects() -> Result<()> {
         "the accept queue"
     );
     check!(told["full"]["drops"].as_u64() >= Some(1), "{told:#?}");
-    check_eq!(holders(&told["blame"]), [(us, listener.as_raw_fd())], "blame");
+    check_eq!(
+        holders(&told["blame"]),
+        [(us, listener.as_raw_fd())],
+        "blame"
+    );
     check_eq!(
         blocked(&told),
         [(child.pid, "connect".to_owned())],
@@ -204,7 +216,9 @@ fn udp_queue_that_loses_packets() -> Result<()> {
     // The kernel's own count, by /proc.
     let inode = own_socket(&to)?.0.inode.to_string();
     let lines = fs::read_to_string("/proc/net/udp")?;
-    let line = lines.lines().find(|line| line.split_whitespace().nth(9) == Some(&inode));
+    let line = lines
+        .lines()
+        .find(|line| line.split_whitespace().nth(9) == Some(&inode));
     let drops: u64 = line
         .and_then(|line| line.split_whitespace().nth(12))
         .context("no such socket")?
@@ -254,7 +268,10 @@ fn full_send_buffer_of_a_datagram_socket() -> Result<()> {
         .find(|of| blocked(of) == [(child.pid, "sendto".to_owned())])
         .with_context(|| format!("nobody waits in {all:#?}"))?;
     // Either the packets or their memory are the limit: the reader has to act in both cases.
-    check!(told["inode"] == socket.inode || told["why"] == "no_room", "{told:#?}");
+    check!(
+        told["inode"] == socket.inode || told["why"] == "no_room",
+        "{told:#?}"
+    );
     check_eq!(holders(&told["blame"])[0].0, us, "blame");
     Ok(())
 }

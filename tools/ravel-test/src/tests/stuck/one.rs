@@ -41,13 +41,21 @@ fn mptcp_connection_is_one() -> Result<()> {
         Ok((client, sys::accept(&listener)?))
     };
     let (open, open_server) = connect(mptcp()?)?;
-    check_eq!(own_socket(&open_server)?.0.protocol.as_str(), "mptcp", "protocol");
+    check_eq!(
+        own_socket(&open_server)?.0.protocol.as_str(),
+        "mptcp",
+        "protocol"
+    );
     check_eq!(with_port(port)?, Vec::<Value>::new(), "an open connection");
     let (client, leaked) = connect(mptcp()?)?;
     sys::send(&client, &[1; 50], 0)?;
     drop(client);
     let (plain, leaked_plain) = connect(sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?)?;
-    check_eq!(own_socket(&leaked_plain)?.0.protocol.as_str(), "tcp", "protocol");
+    check_eq!(
+        own_socket(&leaked_plain)?.0.protocol.as_str(),
+        "tcp",
+        "protocol"
+    );
     sys::send(&plain, &[1; 50], 0)?;
     drop(plain);
     let mut told = Vec::new();
@@ -64,11 +72,17 @@ fn mptcp_connection_is_one() -> Result<()> {
         check_eq!(holders(&of["blame"]), [(us, fd.as_raw_fd())], "blame");
     }
     // The remedy.
-    check_eq!(sys::recv(&leaked, 100, 0)?.len(), 50, "bytes that were unread");
+    check_eq!(
+        sys::recv(&leaked, 100, 0)?.len(),
+        50,
+        "bytes that were unread"
+    );
     drop((leaked, leaked_plain));
     wait_for("their end", || {
         let told = with_port(port)?;
-        Ok(told.iter().all(|of| of["why"] != "close_wait" && of["why"] != "unheld"))
+        Ok(told
+            .iter()
+            .all(|of| of["why"] != "close_wait" && of["why"] != "unheld"))
     })?;
     // Half of the open one: the end that has to act, and not the other one, too.
     sys::shutdown(&open, libc::SHUT_WR)?;
@@ -121,10 +135,17 @@ fn proxy_that_ignores_a_half_close() -> Result<()> {
         Ok(all.len() == 1 && told["why"] == "close_wait" && told["unread"] == 0)
     })?;
     check_eq!(holders(&told["blame"]), [(proxy.pid, fds[0])], "blame");
-    check_eq!(holders(&told["relays"]), [(proxy.pid, fds[1])], "where it passes on");
+    check_eq!(
+        holders(&told["relays"]),
+        [(proxy.pid, fds[1])],
+        "where it passes on"
+    );
     let said = told["text"]["remedy"].as_str().unwrap_or_default();
     let which = format!(" {} fd {} ({back_at})", proxy.pid, fds[1]);
-    check!(said.contains("shutdown(WR) of ") && said.contains(&which), "{said}");
+    check!(
+        said.contains("shutdown(WR) of ") && said.contains(&which),
+        "{said}"
+    );
     // That works: the server sees the end, and the client its whole answer.
     proxy.link.send("shutdown")?;
     let mut question = Vec::new();
@@ -152,9 +173,9 @@ fn upload_that_is_not_read() -> Result<()> {
         let all = with_port(port)?;
         told = all.first().cloned().unwrap_or_default();
         let detail = own_socket(&client)?.1;
-        let probes = detail.tcp.is_some_and(|tcp| {
-            tcp.timer == ravel_records::TcpTimer::Probe && tcp.unsent > 0
-        });
+        let probes = detail
+            .tcp
+            .is_some_and(|tcp| tcp.timer == ravel_records::TcpTimer::Probe && tcp.unsent > 0);
         Ok(probes && all.len() == 1)
     })?;
     let us = sys::getpid();
@@ -185,7 +206,11 @@ fn registered_with_a_ring() -> Result<()> {
         Ok(all.len() == 1 && told["why"] == "close_wait")
     })?;
     check_eq!(told["inode"], inode, "which");
-    check_eq!(holders(&told["others"]), [(us, ring.as_raw_fd())], "the ring");
+    check_eq!(
+        holders(&told["others"]),
+        [(us, ring.as_raw_fd())],
+        "the ring"
+    );
     check_eq!(told["others"][0]["holds"], "ring", "how");
     let said = told["text"]["responsible"].as_str().unwrap_or_default();
     check!(said.contains("registered with the io_uring"), "{said}");
@@ -205,7 +230,10 @@ fn kinds_that_are_not_judged_are_counted() -> Result<()> {
     let _vsock = sys::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0)?;
     check_eq!(count()?, before + 1, "vsock sockets");
     let text = run(&[])?;
-    check!(text.contains("Not judged") && text.contains("vsock"), "{text}");
+    check!(
+        text.contains("Not judged") && text.contains("vsock"),
+        "{text}"
+    );
     Ok(())
 }
 
@@ -239,6 +267,9 @@ fn another_ravel_changes_nothing() -> Result<()> {
         other.kill()?;
         other.wait()?;
     }
-    check!(of_ours(&server)?.is_some() && !stuck_over(&[])?.is_empty(), "it ended");
+    check!(
+        of_ours(&server)?.is_some() && !stuck_over(&[])?.is_empty(),
+        "it ended"
+    );
     Ok(())
 }
