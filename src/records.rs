@@ -2,15 +2,18 @@
 
 //! The records, each of them defined once.
 //!
-//! The module and the tools compile this file. It needs nothing but `core`. A definition gives the layout of a
-//! record in the raw form, its text, and the description from which documentation and JSON Schema are generated:
+//! The module and the tools compile this file. It needs nothing but `core`. A definition gives the
+//! layout of a record in the binary form, its text, and the description from which documentation
+//! and JSON Schema are generated:
 //!
 //! - [`record!`](define) defines a record: its number, its name in text, and its fields;
-//! - [`part!`](define) defines fields that several records have, or that a record has only together;
-//! - [`enumeration!`](define) and [`bits!`](define) define numbers and sets of bits that have names.
+//! - [`part!`](define) defines fields that several records have, or that a record has only
+//!   together;
+//! - [`enumeration!`](define) and [`bits!`](define) define numbers and sets of bits that have
+//!   names.
 //!
-//! All types of fields are made of bytes and have a size that is a multiple of eight: a record has no padding, no
-//! alignment, and the same layout on every machine.
+//! All types of fields are made of bytes and have a size that is a multiple of eight: a record has
+//! no padding, no alignment, and the same layout on every machine.
 
 #![deny(unsafe_code)]
 // The module needs some of this, the tools all of it. In neither is all of it public.
@@ -44,7 +47,8 @@ pub type Tail<'t, 'r> = &'t [&'r [u8]];
 
 /// A record.
 ///
-/// Only `record!` implements it: for structures that consist of bytes, in the order of their definition.
+/// Only `record!` implements it: for structures that consist of bytes, in the order of their
+/// definition.
 pub trait Record: Sized {
     /// What the definition says.
     const INFO: Info;
@@ -108,7 +112,7 @@ pub trait Sink<'r> {
 /// What a definition says of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Info {
-    /// Its number in the raw form.
+    /// Its number in the binary form.
     pub kind: u16,
     /// Its name in text.
     pub name: &'static str,
@@ -204,10 +208,11 @@ pub const ALL: [&[Info]; 7] = [
     events::RECORDS,
 ];
 
-/// The first bytes of the raw form. The last of them is the version of its frames.
+/// The first bytes of the binary form. The last of them is the version of its frames.
 pub const MAGIC: [u8; 8] = *b"\x7fravel\x00\x03";
 
-/// A hash of all definitions: equal if and only if records have the same layout and meaning. FNV-1a.
+/// A hash of all definitions: equal if and only if records have the same layout and meaning.
+/// FNV-1a.
 pub const SCHEMA: u64 = {
     let mut hash = Fnv::new();
     let mut group = 0;
@@ -224,10 +229,10 @@ pub const SCHEMA: u64 = {
     hash.0
 };
 
-/// Bytes before the first record of the raw form: the magic, and [`SCHEMA`].
+/// Bytes before the first record of the binary form: the magic, and [`SCHEMA`].
 pub const PREFIX: usize = 16;
 
-/// What the raw form begins with.
+/// What the binary form begins with.
 pub const fn prefix() -> [u8; PREFIX] {
     let (magic, schema) = (MAGIC, SCHEMA.to_le_bytes());
     let mut all = [0; PREFIX];
@@ -243,7 +248,8 @@ pub const fn prefix() -> [u8; PREFIX] {
 /// Bytes of a record's header.
 pub const HEADER: usize = 8;
 
-/// A record's header: its number, the bytes of its structure, and those of all of it, with the header.
+/// A record's header: its number, the bytes of its structure, and those of all of it, with the
+/// header.
 pub const fn header(kind: u16, size: u16, len: u32) -> [u8; HEADER] {
     let (kind, size, len) = (kind.to_le_bytes(), size.to_le_bytes(), len.to_le_bytes());
     [

@@ -119,8 +119,8 @@ record! {
         kernel: Str,
         /// The version of the format.
         format: Number,
-        /// A hash of the definitions of all records: the binary form of a module that has another one has other
-        /// records.
+        /// A hash of the definitions of all records: the binary form of a module that has another
+        /// one has other records.
         schema: Id,
     }
 
@@ -146,8 +146,8 @@ record! {
         cut: Number,
     }
 
-    /// The longest time that ravel has held a kind of lock since the module was loaded, or since `reset`: the longest
-    /// delay that a hold can have caused.
+    /// The longest time that ravel has held a kind of lock since the module was loaded, or since
+    /// `reset`: the longest delay that a hold can have caused.
     Lock = 6 "lock" {
         /// The kind of lock.
         name: LockName,
@@ -177,7 +177,8 @@ enumeration! {
         I_MMAP = 2 "i_mmap",
         /// The spinlock of a socket, with bottom halves disabled.
         SOCKET = 3 "socket",
-        /// The spinlock of a queue, with bottom halves disabled; of an error queue, with interrupts disabled.
+        /// The spinlock of a queue, with bottom halves disabled; of an error queue, with interrupts
+        /// disabled.
         QUEUE = 4 "queue",
         /// The state lock of a unix socket.
         UNIX = 5 "unix",

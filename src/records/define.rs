@@ -76,7 +76,7 @@ macro_rules! fields {
     };
 }
 
-/// Defines records, each by its number in the raw form and its name in text:
+/// Defines records, each by its number in the binary form and its name in text:
 ///
 /// ```ignore
 /// record! {
@@ -126,7 +126,8 @@ macro_rules! record {
         pub const RECORDS: &[$crate::records::Info] =
             &[ $( <$name as $crate::records::Record>::INFO, )* ];
 
-        /// Writes the record of that number whose structure these bytes are: its name. None if there is none here.
+        /// Writes the record of that number whose structure these bytes are: its name. None if
+        /// there is none here.
         #[cfg(not(MODULE))]
         pub fn write<'r, S: $crate::records::Sink<'r>>(
             kind: u16,

@@ -38,7 +38,8 @@ record! {
         file_cut: Flag,
     }
 
-    /// The last thread of a process has exited, before its parent is notified. `code` and `signal` are those of wait().
+    /// The last thread of a process has exited, before its parent is notified. `code` and `signal`
+    /// are those of wait().
     Exit = 82 "exit" {
         /// Its place in the stream.
         place: Place,
@@ -72,13 +73,13 @@ record! {
         place: Place,
         /// The socket.
         sock: Sock,
-        /// The state of the socket at that time; `none`: there is no socket, and `local` and `remote` are those of the
-        /// packet that is answered.
+        /// The state of the socket at that time; `none`: there is no socket, and `local` and
+        /// `remote` are those of the packet that is answered.
         sk_state: SkState,
         /// The direction of the reset.
         way: Way,
-        /// The reason for sending it, with the name of the kernel without `SK_RST_REASON_`, or `reason_N`; `none` if it
-        /// is received.
+        /// The reason for sending it, with the name of the kernel without `SK_RST_REASON_`, or
+        /// `reason_N`; `none` if it is received.
         reason: Reason,
     }
 
@@ -94,8 +95,8 @@ record! {
         netns: Number,
         /// The name of the kernel without `SKB_DROP_REASON_`; `reason_N`: one without a name.
         reason: Reason,
-        /// The function that drops it, and the offset in it, by the symbols of the kernel at the time of reading;
-        /// empty: none.
+        /// The function that drops it, and the offset in it, by the symbols of the kernel at the
+        /// time of reading; empty: none.
         location: Str,
         /// The EtherType.
         protocol: EtherType,
@@ -103,8 +104,8 @@ record! {
         len: Number [bytes],
         /// The index of the device that received it; 0: none.
         iif: Number,
-        /// The protocol that IP carries, as `protocol` in `sockets`; `none`: there is no IP header at the network
-        /// offset.
+        /// The protocol that IP carries, as `protocol` in `sockets`; `none`: there is no IP header
+        /// at the network offset.
         transport: Protocol,
         /// The address of the sender, with the port if it has one; empty if there is no IP header.
         from: Address,
@@ -134,7 +135,8 @@ record! {
         who: Who,
         /// It is closed by the exit of the process.
         exiting: Flag,
-        /// The remaining references to the open file: descriptors, messages, system calls in progress.
+        /// The remaining references to the open file: descriptors, messages, system calls in
+        /// progress.
         refs: Number,
         /// The socket.
         sock: Sock,
@@ -160,19 +162,21 @@ record! {
         place: Place,
         /// The point.
         point: Point,
-        /// The sk_buff, as in the report `skbs`. After it is freed, a later packet may have the same id.
+        /// The sk_buff, as in the report `skbs`. After it is freed, a later packet may have the
+        /// same id.
         skb: Id,
         /// Its buffer, which an sk_buff and its clones share.
         head: Id,
-        /// The socket that it belongs to at this point, or, of a `drop`, that was to receive it; 0: none is known.
-        /// Received packets mostly have none before TCP queues them, nor do packets that a driver, SCTP or KCM owns.
+        /// The socket that it belongs to at this point, or, of a `drop`, that was to receive it; 0:
+        /// none is known. Received packets mostly have none before TCP queues them, nor do packets
+        /// that a driver, SCTP or KCM owns.
         id: Id,
         /// The inode of that socket; 0: none is known.
         inode: Number,
         /// The inode of the network namespace, of the device or the socket; 0: neither is known.
         netns: Number,
-        /// The index of its device; of `output`, that of the route; 0 if it is at no device: `copy` and the points
-        /// below it.
+        /// The index of its device; of `output`, that of the route; 0 if it is at no device: `copy`
+        /// and the points below it.
         device: Number,
         /// Of `drop`: as there; otherwise `none`.
         reason: Reason,
@@ -180,8 +184,8 @@ record! {
         location: Str,
         /// The EtherType.
         protocol: EtherType,
-        /// The protocol that IP carries, as `protocol` in `sockets`; `none`: there is no IP header at the network
-        /// offset.
+        /// The protocol that IP carries, as `protocol` in `sockets`; `none`: there is no IP header
+        /// at the network offset.
         carries: Protocol,
         /// The address of the sender, as of `drop`.
         from: Address,
@@ -195,8 +199,8 @@ record! {
         data_len: Number [bytes],
         /// Memory accounted for it.
         truesize: Number [bytes],
-        /// Of `copy`: copied bytes, or, if UDP copies it itself, the result of recv(), which may be larger with
-        /// MSG_TRUNC; otherwise 0.
+        /// Of `copy`: copied bytes, or, if UDP copies it itself, the result of recv(), which may be
+        /// larger with MSG_TRUNC; otherwise 0.
         copied: Number [bytes],
         /// Payload of each segment; 0: it is one packet.
         gso_size: Number [bytes],
@@ -212,7 +216,8 @@ record! {
         mac: Offset [bytes],
         /// The network header, likewise. At `gro` and `receive` it may be that of an earlier layer.
         network: Offset [bytes],
-        /// The transport header, likewise. At `gro` and `receive` it may be that of an earlier layer.
+        /// The transport header, likewise. At `gro` and `receive` it may be that of an earlier
+        /// layer.
         transport: Offset [bytes],
         /// The link-layer header of the packet in a tunnel; 0 counts as unset.
         inner_mac: Offset [bytes],
@@ -230,7 +235,8 @@ record! {
         fclone: Fclone,
     }
 
-    /// Events for which the ring of a CPU had no room. It is leased, acknowledged and may fail like an event.
+    /// Events for which the ring of a CPU had no room. It is leased, acknowledged and may fail like
+    /// an event.
     Loss = 90 "loss" {
         /// The number of the first of them; the record replaces `count` numbers.
         seq: Number,
@@ -362,8 +368,8 @@ record! {
         tracepoints: Word,
         /// The functions that it uses, likewise.
         functions: Word,
-        /// How many of these this kernel lacks, or does not allow to be probed; a stream can use the source if this is
-        /// 0.
+        /// How many of these this kernel lacks, or does not allow to be probed; a stream can use
+        /// the source if this is 0.
         missing: Number,
     }
 
@@ -399,7 +405,8 @@ part! {
         pid: Number,
         /// Its thread, likewise.
         tid: Number,
-        /// Creation time of the process, since boot. `pid` and `born` together identify a process uniquely.
+        /// Creation time of the process, since boot. `pid` and `born` together identify a process
+        /// uniquely.
         born: Number [ns],
         /// The name of the process, that of its main thread.
         comm: Comm,
@@ -407,14 +414,15 @@ part! {
 
     /// The ancestors of a process.
     Ancestors {
-        /// Its ancestors, the nearest first, at most 8, or `none`. A complete list ends with 1, or with 2 for a kernel
-        /// thread.
+        /// Its ancestors, the nearest first, at most 8, or `none`. A complete list ends with 1, or
+        /// with 2 for a kernel thread.
         line: Numbers,
     }
 
     /// The socket of an event, as it is at the time of the event, mostly without its lock.
     Sock {
-        /// The socket, as in the report `sockets`; 0: there is none. After it is freed, another may have its id.
+        /// The socket, as in the report `sockets`; 0: there is none. After it is freed, another may
+        /// have its id.
         id: Id,
         /// Its inode, as there; 0: no process has it open (any more, or yet).
         inode: Number,
@@ -465,8 +473,8 @@ enumeration! {
 
     /// A point of a packet's path.
     Point else "point_" {
-        /// IP sends it, with its complete own header (`ip_output`, `ip_mc_output`, `ip6_output`); once for a packet
-        /// that is then fragmented.
+        /// IP sends it, with its complete own header (`ip_output`, `ip_mc_output`, `ip6_output`);
+        /// once for a packet that is then fragmented.
         OUTPUT = 0 "output",
         /// It is passed to the queue of its device, with a link-layer header (`net_dev_queue`).
         QUEUE = 1 "queue",
@@ -477,12 +485,14 @@ enumeration! {
         GRO = 3 "gro",
         /// It was received by any device (`netif_receive_skb`).
         RECEIVE = 4 "receive",
-        /// IP receives it (`ip_rcv`, `ipv6_rcv`, or each of a list: `ip_list_rcv`, `ipv6_list_rcv`).
+        /// IP receives it (`ip_rcv`, `ipv6_rcv`, or each of a list: `ip_list_rcv`,
+        /// `ipv6_list_rcv`).
         IP = 5 "ip",
         /// TCP or UDP receives it (`tcp_v4_rcv`, `tcp_v6_rcv`, `udp_rcv`, `udpv6_rcv`).
         TRANSPORT = 6 "transport",
-        /// Some of it is copied to its reader (`skb_copy_datagram_iovec`; `skb_consume_udp`, if UDP copies it itself,
-        /// which it does with a datagram that is linear or whose checksum it verifies).
+        /// Some of it is copied to its reader (`skb_copy_datagram_iovec`; `skb_consume_udp`, if UDP
+        /// copies it itself, which it does with a datagram that is linear or whose checksum it
+        /// verifies).
         COPY = 7 "copy",
         /// It was processed completely (`consume_skb`).
         CONSUME = 8 "consume",

@@ -14,14 +14,15 @@ record! {
         bounds: Bounds,
         /// The offset in the file (`vm_pgoff`).
         pgoff: Hex [pages],
-        /// Its key in the anon_vma trees (`vma_start_anon_pgoff()`); it differs from `pgoff` for private file mappings.
+        /// Its key in the anon_vma trees (`vma_start_anon_pgoff()`); it differs from `pgoff` for
+        /// private file mappings.
         anon_pgoff: Hex [pages],
         /// The anon_vma of its new pages (`vma->anon_vma`).
         anon_vma: Id,
         /// anon_vmas in its chain, which is the number of `avc` records.
         chain: Number,
-        /// The path of the mapped file, `[path too long]` if it has more than 4095 bytes, `[heap]`, `[stack]`,
-        /// `[anon:NAME]`, or empty for anonymous memory.
+        /// The path of the mapped file, `[path too long]` if it has more than 4095 bytes, `[heap]`,
+        /// `[stack]`, `[anon:NAME]`, or empty for anonymous memory.
         name: Str,
     }
 
@@ -85,9 +86,9 @@ record! {
         anon_vmas: Number,
         /// `member` records.
         members: Number,
-        /// Positions that no longer existed when the next chunk continued there (a VMA that was unmapped or merged, an
-        /// anon_vma that left its chain, members that exited), and VMAs that grew over a range that was already
-        /// reported.
+        /// Positions that no longer existed when the next chunk continued there (a VMA that was
+        /// unmapped or merged, an anon_vma that left its chain, members that exited), and VMAs that
+        /// grew over a range that was already reported.
         moved: Number,
         /// Always 0.
         cut: Number,
@@ -127,15 +128,17 @@ record! {
         mapping: Id,
         /// Flags of its folio.
         flags: FolioFlags,
-        /// The reverse map was walked: for `anon` through its anon_vma, for `file` through the file of the VMA
-        /// (`i_mmap`). This is not possible for a page that a driver has mapped from another file (`moved` is also
-        /// set), nor for a `ksm` page, whose reverse map is not accessible to modules.
+        /// The reverse map was walked: for `anon` through its anon_vma, for `file` through the file
+        /// of the VMA (`i_mmap`). This is not possible for a page that a driver has mapped from
+        /// another file (`moved` is also set), nor for a `ksm` page, whose reverse map is not
+        /// accessible to modules.
         walked: Flag,
         /// Candidates: VMAs in that tree that cover the page.
         visited: Number,
         /// Page table entries that map it: `mapper` records follow, at most 4096.
         found: Number,
-        /// `found` and `mapcount` differ, or the entry changed in the meantime: the page was being mapped or unmapped.
+        /// `found` and `mapcount` differ, or the entry changed in the meantime: the page was being
+        /// mapped or unmapped.
         moved: Flag,
     }
 
@@ -181,8 +184,8 @@ record! {
         bounds: Bounds,
         /// Numbers of pages.
         counts: PageCounts,
-        /// The VMA was split, merged or unmapped before its end was reached, or was merged with a range that was
-        /// already reported, or a page changed its anon_vma: how often.
+        /// The VMA was split, merged or unmapped before its end was reached, or was merged with a
+        /// range that was already reported, or a page changed its anon_vma: how often.
         moved: Number,
         /// As in `vma`.
         name: Str,
@@ -284,8 +287,8 @@ record! {
         runs: Number,
         /// Pages in them.
         pages: Number [pages],
-        /// Entries of the same page tables that are not empty and contain no anonymous page (swapped, of a file, zero,
-        /// merged by KSM and others).
+        /// Entries of the same page tables that are not empty and contain no anonymous page
+        /// (swapped, of a file, zero, merged by KSM and others).
         other: Number,
         /// VMAs of hugetlbfs among them, whose pages are not read.
         hugetlb: Number,
@@ -293,8 +296,8 @@ record! {
         anon_vma_bytes: Number [bytes],
         /// The size of `struct anon_vma_chain` in this kernel.
         avc_bytes: Number [bytes],
-        /// VMAs that were split, merged or unmapped before their end was reached, and links that no longer existed: a
-        /// VMA that grew by a merge may be reported again from its start.
+        /// VMAs that were split, merged or unmapped before their end was reached, and links that no
+        /// longer existed: a VMA that grew by a merge may be reported again from its start.
         moved: Number,
         /// Always 0.
         cut: Number,
@@ -358,7 +361,8 @@ enumeration! {
         SWAP = 5 "swap",
         /// A page under migration.
         MIGRATION = 6 "migration",
-        /// A page in device memory, or in exclusive use by a device; counts as a mapping of the page.
+        /// A page in device memory, or in exclusive use by a device; counts as a mapping of the
+        /// page.
         DEVICE = 7 "device",
         /// A page with a memory error.
         HWPOISON = 8 "hwpoison",

@@ -12,8 +12,8 @@ record! {
     Process = 40 "process" {
         /// Its number in the initial pid namespace.
         pid: Signed,
-        /// Its relation to the requested process, along `real_parent`; `other`: neither ancestor nor descendant, but it
-        /// has the same address space, traces it or is traced by it.
+        /// Its relation to the requested process, along `real_parent`; `other`: neither ancestor
+        /// nor descendant, but it has the same address space, traces it or is traced by it.
         role: Relation,
         /// The distance in generations: 1 for the parent and for a child, 0 for `self` and `other`.
         generation: Number,
@@ -21,10 +21,11 @@ record! {
         comm: Comm,
         /// Whether any of its threads runs.
         state: ProcessState,
-        /// The process of its `real_parent`: the one that forked it, or the one that it was reparented to; 0 for none.
-        /// The kernel does not record which process forked an orphan.
+        /// The process of its `real_parent`: the one that forked it, or the one that it was
+        /// reparented to; 0 for none. The kernel does not record which process forked an orphan.
         parent: Signed,
-        /// The process that traces its main thread (ptrace) and receives its signals instead of the parent; 0 for none.
+        /// The process that traces its main thread (ptrace) and receives its signals instead of the
+        /// parent; 0 for none.
         tracer: Signed,
         /// Its number in its own pid namespace.
         ns_pid: Signed,
@@ -40,8 +41,8 @@ record! {
         init: Flag,
         /// Orphans among its descendants are reparented to it (`PR_SET_CHILD_SUBREAPER`).
         subreaper: Flag,
-        /// It shares the address space of the requested process (CLONE_VM, vfork); 1 for `self`. If its threads differ
-        /// in this, a running thread is used.
+        /// It shares the address space of the requested process (CLONE_VM, vfork); 1 for `self`. If
+        /// its threads differ in this, a running thread is used.
         same_vm: Flag,
         /// It shares its descriptor table (CLONE_FILES), likewise.
         same_files: Flag,
@@ -49,8 +50,9 @@ record! {
         same_fs: Flag,
     }
 
-    /// The namespaces of the `process` before it, by the inode numbers that `/proc/PID/ns` shows. 0 if the process has
-    /// released it, as a zombie has, and if the kernel was built without that kind.
+    /// The namespaces of the `process` before it, by the inode numbers that `/proc/PID/ns` shows. 0
+    /// if the process has released it, as a zombie has, and if the kernel was built without that
+    /// kind.
     Namespaces = 41 "namespaces" {
         /// The process.
         pid: Signed,
@@ -80,7 +82,8 @@ record! {
         pid: Signed,
         /// Descriptors of this process that were examined.
         fds: Number,
-        /// Of `fds`, those of an open file that the requested process also has open, under any number.
+        /// Of `fds`, those of an open file that the requested process also has open, under any
+        /// number.
         files: Number,
         /// Of `files`, those that are sockets.
         sockets: Number,
@@ -112,8 +115,8 @@ record! {
         fds: Number,
         /// Processes that could not be read because their ancestors were reaped.
         moved: Number,
-        /// Ancestors, threads and descriptors that exceed a limit, and processes more than 1024 generations below the
-        /// first one.
+        /// Ancestors, threads and descriptors that exceed a limit, and processes more than 1024
+        /// generations below the first one.
         cut: Number,
     }
 
@@ -139,10 +142,12 @@ record! {
         fd: Number,
         /// How it holds the file.
         holds: Holds,
-        /// The descriptor table: processes may share one (CLONE_FILES), and threads may have their own.
+        /// The descriptor table: processes may share one (CLONE_FILES), and threads may have their
+        /// own.
         table: Id,
-        /// References counted in this record; 0 if the same references were reported already, for another process with
-        /// the same table, or for another descriptor of the same socket or ring.
+        /// References counted in this record; 0 if the same references were reported already, for
+        /// another process with the same table, or for another descriptor of the same socket or
+        /// ring.
         counted: Number,
     }
 
@@ -162,16 +167,16 @@ record! {
         refs: Number,
         /// References of the sharers.
         named: Number,
-        /// `refs` minus `named`: held by a system call in progress, by a socket that is itself in a message,
-        /// temporarily by epoll or io_uring, or by the kernel.
+        /// `refs` minus `named`: held by a system call in progress, by a socket that is itself in a
+        /// message, temporarily by epoll or io_uring, or by the kernel.
         unnamed: Number,
         /// `refs_before` and `refs` differ, or `refs` is less than `named`.
         moved: Flag,
-        /// Rings that were in use for 100 ms, and messages after the first 65536 of a socket, where each descriptor in
-        /// them counts as one more.
+        /// Rings that were in use for 100 ms, and messages after the first 65536 of a socket, where
+        /// each descriptor in them counts as one more.
         missed: Number,
-        /// Omitted sharers: those after the first 4096, and those after 16384 places with references, where they count
-        /// as `unnamed`.
+        /// Omitted sharers: those after the first 4096, and those after 16384 places with
+        /// references, where they count as `unnamed`.
         cut: Number,
     }
 }
@@ -181,8 +186,8 @@ enumeration! {
     Holds else "holder_" {
         /// By a descriptor.
         DESCRIPTOR = 0 "descriptor",
-        /// In messages (SCM_RIGHTS) that this unix socket has received and that are not read, or that are queued in a
-        /// connection that is not accepted from it.
+        /// In messages (SCM_RIGHTS) that this unix socket has received and that are not read, or
+        /// that are queued in a connection that is not accepted from it.
         MESSAGE = 1 "message",
         /// Registered with this io_uring.
         RING = 2 "ring",

@@ -13,14 +13,14 @@ record! {
         fd: Number,
         /// Which of its queues.
         name: QueueName,
-        /// Present if the queue belongs to a connection that is not accepted: the socket that accept() will return, as
-        /// in the record `waiting` of `sockets`. Only non-empty queues of such connections are reported, and only those
-        /// of the first 128 connections.
+        /// Present if the queue belongs to a connection that is not accepted: the socket that
+        /// accept() will return, as in the record `waiting` of `sockets`. Only non-empty queues of
+        /// such connections are reported, and only those of the first 128 connections.
         child: Maybe<Id>,
         /// sk_buffs in it.
         packets: Number,
-        /// `skb` records that follow: the first 1024 of them (`error`: 128), at most 1280 for one socket, and fewer if
-        /// their headers and pages are many.
+        /// `skb` records that follow: the first 1024 of them (`error`: 128), at most 1280 for one
+        /// socket, and fewer if their headers and pages are many.
         shown: Number,
     }
 
@@ -44,19 +44,21 @@ record! {
         data: Number [bytes],
         /// From `head` to the end of the linear part.
         tail: Number [bytes],
-        /// From `head` to the end of the buffer. `end` minus `tail` is its tailroom if `data_len` is 0.
+        /// From `head` to the end of the buffer. `end` minus `tail` is its tailroom if `data_len`
+        /// is 0.
         end: Number [bytes],
-        /// The link-layer header: bytes from `head`, as the kernel stores it, and `set` or `unset`. The value of the
-        /// kernel for unset is 65535. `set` means that a layer has set the field, not that the header is still in front
-        /// of `data`. It is inside of the buffer if it is not above `end`.
+        /// The link-layer header: bytes from `head`, as the kernel stores it, and `set` or `unset`.
+        /// The value of the kernel for unset is 65535. `set` means that a layer has set the field,
+        /// not that the header is still in front of `data`. It is inside of the buffer if it is not
+        /// above `end`.
         mac: Offset [bytes],
-        /// The network header, likewise. 0, its initial value, also counts as unset, since a header there leaves no
-        /// room for the preceding ones.
+        /// The network header, likewise. 0, its initial value, also counts as unset, since a header
+        /// there leaves no room for the preceding ones.
         network: Offset [bytes],
         /// The transport header, likewise. 65535 and 0 count as unset.
         transport: Offset [bytes],
-        /// The link-layer header of the inner packet of a tunnel, whose initial value is 0. It is valid while `flags`
-        /// contains `encapsulation`; otherwise it may be stale.
+        /// The link-layer header of the inner packet of a tunnel, whose initial value is 0. It is
+        /// valid while `flags` contains `encapsulation`; otherwise it may be stale.
         inner_mac: Offset [bytes],
         /// The network header of the inner packet, likewise.
         inner_network: Offset [bytes],
@@ -98,9 +100,11 @@ record! {
         mark: Hex,
         /// The hash of its flow; 0 for none.
         hash: Hex,
-        /// The index of the device that received it; 0 for none. A packet that was moved to another namespace has none.
+        /// The index of the device that received it; 0 for none. A packet that was moved to another
+        /// namespace has none.
         iif: Number,
-        /// With `iif`: the current name of the device with that index in the namespace of the socket.
+        /// With `iif`: the current name of the device with that index in the namespace of the
+        /// socket.
         dev: Maybe<Comm>,
         /// Its timestamp, if it has one.
         stamp: Maybe<Stamp>,
@@ -126,8 +130,8 @@ record! {
         encap: Maybe<Encapsulation>,
     }
 
-    /// A page of the `skb` before it. There are at most 64 `frag` and `part` records together; `cut` counts further
-    /// parts, up to 16384 in one hold of a lock, and one for all after them.
+    /// A page of the `skb` before it. There are at most 64 `frag` and `part` records together;
+    /// `cut` counts further parts, up to 16384 in one hold of a lock, and one for all after them.
     Frag = 62 "frag" {
         /// The descriptor.
         fd: Number,
@@ -207,8 +211,8 @@ part! {
 
     /// A timestamp.
     Stamp {
-        /// Present if it is not 0. For `write` and `rtx` of TCP: the time when it was last sent, or the earliest time
-        /// when it may be sent.
+        /// Present if it is not 0. For `write` and `rtx` of TCP: the time when it was last sent, or
+        /// the earliest time when it may be sent.
         tstamp: Number [ns],
         /// With `tstamp`: the clock.
         clock: Clock,
@@ -226,7 +230,8 @@ part! {
 
     /// What GSO has set.
     Gso {
-        /// Present if `gso_size` or `gso_type` is not 0: payload of each segment; 0 if there is only one.
+        /// Present if `gso_size` or `gso_type` is not 0: payload of each segment; 0 if there is
+        /// only one.
         gso_size: Number [bytes],
         /// With `gso_size`: number of segments; 0 if it was not computed.
         gso_segs: Number,

@@ -21,11 +21,13 @@ record! {
         r#type: SocketType,
         /// Its protocol.
         protocol: Protocol,
-        /// References to the open file (descriptors of all processes, and others), without the one of ravel.
+        /// References to the open file (descriptors of all processes, and others), without the one
+        /// of ravel.
         file_refs: Number,
         /// `O_NONBLOCK` is set on the open file.
         nonblock: Flag,
-        /// A process held the socket lock for as long as ravel waits (100 ms): the record has no further keys.
+        /// A process held the socket lock for as long as ravel waits (100 ms): the record has no
+        /// further keys.
         busy: Flag,
         /// What the lock of the socket protects.
         detail: Maybe<Detail>,
@@ -63,9 +65,9 @@ record! {
         waiting: Number,
         /// Of `sockets`, those that are busy.
         busy: Number,
-        /// sk_buffs that `rx_bytes` does not include (those after the first 16384 of a queue, and likewise frames of a
-        /// ring), omitted `waiting` records, and listeners whose connections could not be read because a process held
-        /// the socket lock.
+        /// sk_buffs that `rx_bytes` does not include (those after the first 16384 of a queue, and
+        /// likewise frames of a ring), omitted `waiting` records, and listeners whose connections
+        /// could not be read because a process held the socket lock.
         cut: Number,
     }
 }
@@ -81,8 +83,9 @@ part! {
         shutdown: Shutdown,
         /// `sk_flags`.
         flags: SocketFlags,
-        /// `ADDRESS:PORT`, `[ADDRESS]:PORT`, a unix path (an abstract one begins with `@`), the port of netlink,
-        /// `CID:PORT` of vsock (`*` for any), `0xETHERTYPE:IFINDEX` to which a packet socket is bound, or empty.
+        /// `ADDRESS:PORT`, `[ADDRESS]:PORT`, a unix path (an abstract one begins with `@`), the
+        /// port of netlink, `CID:PORT` of vsock (`*` for any), `0xETHERTYPE:IFINDEX` to which a
+        /// packet socket is bound, or empty.
         local: Address,
         /// The address of the peer, likewise.
         remote: Address,
@@ -92,18 +95,18 @@ part! {
         err: Number,
         /// `sk_err_soft`: an errno value, 0 for none.
         soft_err: Number,
-        /// Payload received and not yet read; a listener: 0. TCP: also in SYN_RECV, if Fast Open delivered bytes with
-        /// the SYN. Data in a sockmap or in a ring is not included.
+        /// Payload received and not yet read; a listener: 0. TCP: also in SYN_RECV, if Fast Open
+        /// delivered bytes with the SYN. Data in a sockmap or in a ring is not included.
         rx_bytes: Number [bytes],
         /// sk_buffs received and not yet read; a listener: the connections not yet accepted.
         rx_packets: Number,
         /// close() would discard unread data and notify the peer (TCP, unix stream and seqpacket).
         unread: Flag,
-        /// TCP: bytes written and not yet acknowledged; SYN and FIN are not counted. Others: 0, since the data that
-        /// they send is queued at the receiver or the device.
+        /// TCP: bytes written and not yet acknowledged; SYN and FIN are not counted. Others: 0,
+        /// since the data that they send is queued at the receiver or the device.
         tx_bytes: Number [bytes],
-        /// TCP: sk_buffs not yet sent, and packets sent and not acknowledged (`packets_out`; one sk_buff may hold
-        /// several; a FIN counts, a SYN does not). Others: 0.
+        /// TCP: sk_buffs not yet sent, and packets sent and not acknowledged (`packets_out`; one
+        /// sk_buff may hold several; a FIN counts, a SYN does not). Others: 0.
         tx_packets: Number,
         /// Memory of data that this socket sent and that is not yet freed (`sk_wmem_alloc`).
         wmem: Number [bytes],
@@ -113,22 +116,24 @@ part! {
         rmem: Number [bytes],
         /// The limit of `rmem` (`sk_rcvbuf`), as SO_RCVBUF returns it.
         rcvbuf: Number [bytes],
-        /// Packets that this socket dropped, mostly because `rmem` had reached `rcvbuf`; a TCP listener: among others,
-        /// connections and requests that found its accept queue full. It is the count of `ss -m` (`d`), modulo 2^32;
-        /// for an MPTCP listener, that of its first subflow is added.
+        /// Packets that this socket dropped, mostly because `rmem` had reached `rcvbuf`; a TCP
+        /// listener: among others, connections and requests that found its accept queue full. It is
+        /// the count of `ss -m` (`d`), modulo 2^32; for an MPTCP listener, that of its first
+        /// subflow is added.
         drops: Number,
-        /// The result of ioctl SIOCINQ: TCP and unix streams: unread bytes (TCP in a handshake: 0; in a sockmap:
-        /// including `psock_bytes`, or only those if a program decides about all received data); UDP, raw, packet and
-        /// unix datagrams: bytes of the next one; -1 if the ioctl would fail, and if ravel cannot determine it (MPTCP,
-        /// SCTP, vsock and others; UDP in a sockmap).
+        /// The result of ioctl SIOCINQ: TCP and unix streams: unread bytes (TCP in a handshake: 0;
+        /// in a sockmap: including `psock_bytes`, or only those if a program decides about all
+        /// received data); UDP, raw, packet and unix datagrams: bytes of the next one; -1 if the
+        /// ioctl would fail, and if ravel cannot determine it (MPTCP, SCTP, vsock and others; UDP
+        /// in a sockmap).
         inq: Signed [bytes],
         /// The result of ioctl SIOCOUTQ, or -1, likewise.
         outq: Signed [bytes],
-        /// A listener: the limit of its accept queue (`sk_max_ack_backlog`), which can hold one connection more;
-        /// otherwise 0.
+        /// A listener: the limit of its accept queue (`sk_max_ack_backlog`), which can hold one
+        /// connection more; otherwise 0.
         backlog: Number,
-        /// The other end: the peer of a unix socket, or the socket at the other end of a TCP connection if it is in the
-        /// same network namespace; zero if there is none.
+        /// The other end: the peer of a unix socket, or the socket at the other end of a TCP
+        /// connection if it is in the same network namespace; zero if there is none.
         peer: Id,
         /// The other end, if there is one.
         other: Maybe<Peer>,
@@ -186,14 +191,17 @@ part! {
         ack_ms: OrOff [ms],
         /// The time until the keepalive timer expires, or `off`.
         keepalive_ms: OrOff [ms],
-        /// The duration of FIN_WAIT2 after the last close(); `off`: it is reset at once (TCP_LINGER2 below 0).
+        /// The duration of FIN_WAIT2 after the last close(); `off`: it is reset at once
+        /// (TCP_LINGER2 below 0).
         fin_timeout_ms: OrOff [ms],
-        /// The time since the last packet of the peer with an acknowledgement, including a FIN (`tcpi_last_ack_recv`),
-        /// or since connect() if there was none; `off`: a listener, and a socket that was never connected.
+        /// The time since the last packet of the peer with an acknowledgement, including a FIN
+        /// (`tcpi_last_ack_recv`), or since connect() if there was none; `off`: a listener, and a
+        /// socket that was never connected.
         silent_ms: OrOff [ms],
     }
 
-    /// The receive ring of a packet socket (PACKET_RX_RING). It is read from memory that the program can write to.
+    /// The receive ring of a packet socket (PACKET_RX_RING). It is read from memory that the
+    /// program can write to.
     Ring {
         /// Its version.
         ring: RingVersion,

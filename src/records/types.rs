@@ -77,7 +77,8 @@ eight! {
     Word(u64) from ;
     /// The same, for bytes: in text two hexadecimal digits each.
     Bytes(u64) from ;
-    /// Why something happened: the place of a word, `none` where it is empty; or a number that has no name.
+    /// Why something happened: the place of a word, `none` where it is empty; or a number that has
+    /// no name.
     Reason(u64) from ;
 }
 
@@ -387,7 +388,8 @@ impl Address {
         }
     }
 
-    /// The path that it is, which may need escapes; none if it is no path, and of one, if it is not there.
+    /// The path that it is, which may need escapes; none if it is no path, and of one, if it is not
+    /// there.
     pub fn path_in<'r>(&self, tail: Tail<'_, 'r>) -> Option<Option<&'r [u8]>> {
         (self.form() == Self::PATH).then(|| find(self.number(), tail))
     }

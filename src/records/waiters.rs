@@ -5,13 +5,13 @@
 use super::{common::ReportName, Comm, Flag, Hex, Id, Maybe, Number, Signed, Str};
 
 record! {
-    /// The owner that the file of the `socket` before it sends signals to. Present if fcntl() has set an owner or
-    /// O_ASYNC.
+    /// The owner that the file of the `socket` before it sends signals to. Present if fcntl() has
+    /// set an owner or O_ASYNC.
     Signal = 70 "signal" {
         /// The descriptor.
         fd: Number,
-        /// O_ASYNC: the owner receives `signal` when the socket becomes readable or writable, has a connection, or is
-        /// closed by the peer; 0: only SIGURG, when urgent data arrives.
+        /// O_ASYNC: the owner receives `signal` when the socket becomes readable or writable, has a
+        /// connection, or is closed by the peer; 0: only SIGURG, when urgent data arrives.
         r#async: Flag,
         /// The kind of owner that F_SETOWN or F_SETOWN_EX has set.
         to: SignalTo,
@@ -35,13 +35,15 @@ record! {
         function: Str,
         /// The module of this function, in brackets; empty: the kernel itself.
         module: Str,
-        /// A wake-up ends with the first exclusive entry that accepts it; all other entries receive every wake-up.
+        /// A wake-up ends with the first exclusive entry that accepts it; all other entries receive
+        /// every wake-up.
         exclusive: Flag,
         /// The waiting task, of `task`, `poll` and `io_uring`.
         task: Maybe<Sleeper>,
         /// Its system call, of `task` and `poll`.
         call: Maybe<Call>,
-        /// With `by=poll` and `io_uring`: the requested events, EPOLLIN etc., including those that the kernel adds.
+        /// With `by=poll` and `io_uring`: the requested events, EPOLLIN etc., including those that
+        /// the kernel adds.
         events: Maybe<Hex>,
         /// The request, of `io_uring`.
         request: Maybe<Request>,
@@ -79,12 +81,12 @@ part! {
 
     /// A system call in which a task waits.
     Call {
-        /// With `by=task` and `poll`: the thread is a kernel thread, or an io_uring worker that waits for a request of
-        /// its process.
+        /// With `by=task` and `poll`: the thread is a kernel thread, or an io_uring worker that
+        /// waits for a request of its process.
         worker: Flag,
-        /// With `by=task` and `poll`: the system call in which it waits, as in /proc/PID/syscall: recv, send, accept,
-        /// connect and others sleep in the same functions and differ in this key only; -1: none (`worker`), or the
-        /// entry is not on the stack of the thread.
+        /// With `by=task` and `poll`: the system call in which it waits, as in /proc/PID/syscall:
+        /// recv, send, accept, connect and others sleep in the same functions and differ in this
+        /// key only; -1: none (`worker`), or the entry is not on the stack of the thread.
         syscall: Signed,
         /// With `by=task` and `poll`: the number is one of the 32-bit system call table.
         i386: Flag,
@@ -138,8 +140,8 @@ enumeration! {
         EPOLL = 2 "epoll",
         /// A request that waits for the socket.
         IO_URING = 3 "io_uring",
-        /// A unix datagram socket that is connected to this one is polled for write: the wake-up is forwarded to its
-        /// own pollers.
+        /// A unix datagram socket that is connected to this one is polled for write: the wake-up is
+        /// forwarded to its own pollers.
         RELAY = 4 "relay",
         /// Unknown to ravel.
         OTHER = 5 "other",

@@ -2,8 +2,8 @@
 
 //! Records as lines of text, or in the binary form that programs may ask for.
 //!
-//! The binary form is what [`records`](crate::records) defines: each record is its structure behind a header, and its
-//! strings behind that.
+//! The binary form is what [`records`](crate::records) defines: each record is its structure behind
+//! a header, and its strings behind that.
 
 #![deny(unsafe_code)]
 
@@ -442,7 +442,8 @@ impl Digits {
     }
 }
 
-/// The name of an errno that ravel answers with. The kernel has names only with CONFIG_SYMBOLIC_ERRNAME.
+/// The name of an errno that ravel answers with. The kernel has names only with
+/// CONFIG_SYMBOLIC_ERRNAME.
 fn name(errno: Error) -> Errno {
     match errno {
         _ if errno == EINVAL => Errno::EINVAL,

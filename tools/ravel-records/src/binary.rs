@@ -1,4 +1,5 @@
-//! The binary form of records, which the module makes for programs: their structures, read in place.
+//! The binary form of records, which the module makes for programs: their structures, read in
+//! place.
 
 use std::str;
 

@@ -11,8 +11,8 @@ fn all() -> impl Iterator<Item = &'static Info> {
     ALL.iter().copied().flatten()
 }
 
-/// Replaces the tables of a document: what stands between `<!-- record NUMBER... -->` and `<!-- end -->` becomes the
-/// table of these records, by their numbers in the binary form.
+/// Replaces the tables of a document: what stands between `<!-- record NUMBER... -->` and `<!-- end
+/// -->` becomes the table of these records, by their numbers in the binary form.
 ///
 /// Fails with a sentence where a mark names no record, or has no end.
 pub fn with_tables(document: &str) -> Result<String, String> {
@@ -38,7 +38,8 @@ pub fn with_tables(document: &str) -> Result<String, String> {
     Ok(new)
 }
 
-/// The table of records; one row for fields that have the same meaning in several, which it names if it is not all.
+/// The table of records; one row for fields that have the same meaning in several, which it names
+/// if it is not all.
 fn table(infos: &[&Info]) -> String {
     let mut found: Vec<(&FieldInfo, bool, Vec<&str>)> = Vec::new();
     for info in infos {
@@ -163,8 +164,8 @@ fn one_line(doc: &str) -> String {
     doc.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A JSON Schema with a definition for each record: what `--json` prints of it. Records that follow others are elements
-/// of these, under further keys.
+/// A JSON Schema with a definition for each record: what `--json` prints of it. Records that follow
+/// others are elements of these, under further keys.
 pub fn json_schema() -> Value {
     let mut definitions = Map::new();
     for info in all() {

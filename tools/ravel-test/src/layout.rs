@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The binary form of records, read by the description of their layout in FORMAT.md, and written as text.
+//! The binary form of records, read by the description of their layout in FORMAT.md, and written as
+//! text.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};

@@ -37,8 +37,8 @@ fn ask(request: &str) -> Result<Vec<u8>> {
     answer.whole().with_context(|| request.to_owned())
 }
 
-/// A report as text, and in binary as often as asked: of memory that stood still meanwhile. The kernel takes
-/// a reference to an anon_vma for a moment where it moves a page.
+/// A report as text, and in binary as often as asked: of memory that stood still meanwhile. The
+/// kernel takes a reference to an anon_vma for a moment where it moves a page.
 fn still(request: &str, mut binary: impl FnMut(&str) -> Result<Vec<u8>>) -> Result<[Vec<u8>; 2]> {
     for _ in 0..50 {
         let text = ask(request)?;
@@ -50,8 +50,8 @@ fn still(request: &str, mut binary: impl FnMut(&str) -> Result<Vec<u8>>) -> Resu
     anyhow::bail!("it never stands still: {request}")
 }
 
-/// Checks that the binary form has the records of the text, one by one and field by field, except for values that
-/// change from one report to the next.
+/// Checks that the binary form has the records of the text, one by one and field by field, except
+/// for values that change from one report to the next.
 fn check_records(text: &[u8], binary: &[u8]) -> Result<()> {
     let records = layout::records(binary)?;
     let text = std::str::from_utf8(text)?;
