@@ -73,8 +73,8 @@ pub(super) struct Found<'a> {
     ends: BTreeMap<Addresses, &'a Held>,
     /// Those that have closed, and whose other end nobody has accepted: told with the listener.
     gone_early: BTreeSet<Addresses>,
-    /// Open MPTCP connections: TCP connections with these addresses are subflows.
-    mptcp: BTreeSet<Addresses>,
+    /// Open MPTCP connections, and who has them: TCP connections with these addresses are subflows.
+    mptcp: BTreeMap<Addresses, Vec<u32>>,
     pub(super) busy: u64,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Found<'a> {
             loose,
             ends: BTreeMap::new(),
             gone_early: BTreeSet::new(),
-            mptcp: BTreeSet::new(),
+            mptcp: BTreeMap::new(),
             busy: 0,
         };
         for held in &sweep.sockets {
@@ -97,7 +97,10 @@ impl<'a> Found<'a> {
                 continue;
             };
             if is_mptcp(socket) {
-                found.mptcp.extend(addresses(socket, detail));
+                let pids = held.holders.iter().map(|holder| holder.pid).collect();
+                found
+                    .mptcp
+                    .extend(addresses(socket, detail).map(|here| (here, pids)));
             }
             if !is_tcp(socket) && !is_mptcp(socket) {
                 continue;
@@ -131,7 +134,7 @@ impl<'a> Found<'a> {
 
     /// Whether a TCP connection belongs to an open MPTCP connection.
     fn is_subflow(&self, of: &Connection) -> bool {
-        self.mptcp.contains(&of.addresses) || self.mptcp.contains(&of.addresses.reversed())
+        self.mptcp.contains_key(&of.addresses) || self.mptcp.contains_key(&of.addresses.reversed())
     }
 
     /// Open connections that nothing is known to hold, and with which nothing is wrong.
@@ -375,7 +378,11 @@ impl<'a> Found<'a> {
                 let accepted = local.is_some_and(|local| listens.contains(&local.port()));
                 let stream = is_tcp(socket) || is_mptcp(socket);
                 let open = detail.sk_state == SkState::Established && !detail.shutdown.wr();
-                let own = self.sweep.peer(detail).is_some_and(|peer| ours(&peer));
+                let own = self.sweep.peer(detail).is_some_and(|peer| ours(&peer))
+                    || addresses(socket, detail).is_some_and(|here| {
+                        let other = self.mptcp.get(&here.reversed());
+                        other.is_some_and(|pids| pids.contains(&holder.pid))
+                    });
                 if !stream || !open || accepted || own || socket.inode == of.inode {
                     continue;
                 }
@@ -402,6 +409,20 @@ impl<'a> Found<'a> {
                 holders: Vec::new(),
                 ends_ms: orphan.ends_ms(),
             });
+        }
+        // The first subflow of an MPTCP connection that no process has any more. Its state is that of the subflow; that
+        // of the connection follows from this end's.
+        if let (Some(subflow), SkState::CloseWait) = (orphan, &detail.sk_state) {
+            if here.is_some_and(|here| self.mptcp.contains_key(&here)) {
+                return Some(OtherEnd {
+                    state: SkState::FinWait2,
+                    inode: 0,
+                    netns: subflow.addresses.netns,
+                    unread: 0,
+                    holders: Vec::new(),
+                    ends_ms: None,
+                });
+            }
         }
         let peer = detail.other.as_ref()?;
         let held = self.sweep.peer(detail);

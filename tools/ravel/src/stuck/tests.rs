@@ -176,6 +176,8 @@ fn an_mptcp_connection_is_one() {
     let mut evidence = Evidence::default();
     let answer = find(&sweep(&[one.clone()]), &loose, &evidence, None);
     assert_eq!(answer.looked.kernel_connections, 0);
+    let end = answer.stuck[0].other_end.as_ref().unwrap();
+    assert_eq!((&end.state, end.inode), (&SkState::FinWait2, 0));
     // Both ends are open: the one that has to act is shown, with the other one.
     let two = changed(&socket(4, "FIN_WAIT2", B, A, ""), &mptcp);
     evidence.messages.clear();

@@ -125,8 +125,9 @@ fn losses(detail: &SocketDetail, memory: &SocketMemory) -> Option<String> {
     }
     match (memory.drops, listens) {
         (0, _) => {}
+        // SYNs without room, and ACKs of handshakes that wait for room or, with TCP_DEFER_ACCEPT, for data.
         (drops, true) => {
-            let number = count(drops, "connection", "connections");
+            let number = count(drops, "handshake packet", "handshake packets");
             said.push(format!("{number} dropped"));
         }
         (drops, false) => said.push(format!("{} dropped", count(drops, "packet", "packets"))),

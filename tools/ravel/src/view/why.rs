@@ -247,6 +247,11 @@ fn sees(verdict: &Verdict, peer: &PeerSees) -> String {
 fn writes(writes: [i32; 2]) -> String {
     match writes {
         [0, 0] => "may write".to_owned(),
+        // Of UDP alone, which finds a socket by its port.
+        [0, refused @ 111] => format!(
+            "its first write succeeds, the next fails with {} unless another socket is bound there",
+            errno(refused)
+        ),
         [0, second] => format!(
             "its first write succeeds, the next fails with {}",
             errno(second)
