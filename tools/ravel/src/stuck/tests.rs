@@ -163,7 +163,7 @@ fn an_mptcp_connection_is_one() {
         ("protocol=tcp", "protocol=mptcp"),
         (" fin=none", " other=none"),
     ];
-    let one = changed(&socket(3, "CLOSE_WAIT", A, B, ""), &mptcp);
+    let one = changed(&socket(3, "CLOSE_WAIT", A, B, "silent_ms=1"), &mptcp);
     // Its subflow, and that of the other end, which is closed.
     let loose = [
         orphan(A, B, SkState::Established, 204),
@@ -179,7 +179,7 @@ fn an_mptcp_connection_is_one() {
     let end = answer.stuck[0].other_end.as_ref().unwrap();
     assert_eq!((&end.state, end.inode), (&SkState::FinWait2, 0));
     // Both ends are open: the one that has to act is shown, with the other one.
-    let two = changed(&socket(4, "FIN_WAIT2", B, A, ""), &mptcp);
+    let two = changed(&socket(4, "FIN_WAIT2", B, A, "silent_ms=1"), &mptcp);
     evidence.messages.clear();
     let answer = find(&sweep(&[one, two]), &[], &evidence, None);
     assert_eq!(answer.stuck.len(), 1);
@@ -278,7 +278,7 @@ fn a_proxy_has_to_pass_the_end_on() {
 #[test]
 fn full_queues() {
     let udp = changed(
-        &socket(3, "CLOSE", A, "", ""),
+        &socket(3, "CLOSE", A, "", "silent_ms=1"),
         &[
             ("type=stream protocol=tcp", "type=dgram protocol=udp"),
             (" fin=none", " other=none"),
@@ -311,7 +311,7 @@ fn full_queues() {
 #[test]
 fn kinds_without_rules_are_counted() {
     let sctp = changed(
-        &socket(3, "ESTABLISHED", A, B, ""),
+        &socket(3, "ESTABLISHED", A, B, "silent_ms=1"),
         &[
             ("protocol=tcp", "protocol=sctp"),
             (" fin=none", " other=none"),
