@@ -85,7 +85,8 @@ pub enum Effect {
     ResetsWaiting {
         /// How many.
         connections: u64,
-        /// Handshakes that are given up without a word: what such a peer sends then is answered by RST.
+        /// Handshakes that are given up without a word: what such a peer sends then is answered by
+        /// RST.
         handshakes: u64,
     },
     /// unix: the peer learns it by the change of its own `sk_shutdown` (and `sk_err`).
@@ -106,7 +107,8 @@ pub enum Reads {
     FailsFirst(i32),
 }
 
-/// What the peer sees. A pending error is given to whichever of its calls comes first, so that the order matters.
+/// What the peer sees. A pending error is given to whichever of its calls comes first, so that the
+/// order matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PeerSees {
     /// Bytes that it can still read, where it is on this machine and its family counts them.
@@ -122,7 +124,8 @@ pub struct PeerSees {
 /// What a peer sees that writes twice, a moment between, and then reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct WriteFirst {
-    /// Bytes that it can read then; none where they are not counted, or it depends on what is under way.
+    /// Bytes that it can read then; none where they are not counted, or it depends on what is under
+    /// way.
     pub bytes: Option<u64>,
     /// What its writes give: an errno, 0 where they succeed.
     pub writes: [i32; 2],
@@ -163,8 +166,8 @@ impl PeerSees {
         self.write_first.writes = writes;
     }
 
-    /// The other end takes nothing more, and its FIN is not here: what is written now is answered by a reset, which
-    /// overtakes what is before that FIN.
+    /// The other end takes nothing more, and its FIN is not here: what is written now is answered
+    /// by a reset, which overtakes what is before that FIN.
     fn write_meets_reset(&mut self) {
         if self.writes == [0, EPIPE] {
             self.write_first = WriteFirst {

@@ -1,7 +1,8 @@
-//! Who a process is: its command line, user, systemd unit or container, start time and number in its own namespace.
+//! Who a process is: its command line, user, systemd unit or container, start time and number in
+//! its own namespace.
 //!
-//! Everything is read from /proc, one file after the other. A process that exits meanwhile has no identity; one whose
-//! files cannot be read has those parts that could be read.
+//! Everything is read from /proc, one file after the other. A process that exits meanwhile has no
+//! identity; one whose files cannot be read has those parts that could be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -32,8 +33,8 @@ pub struct Process {
     pub command_line: Option<Vec<Text>>,
     /// Its effective user id, as the initial user namespace numbers it.
     pub uid: Option<u32>,
-    /// The name that /etc/passwd of this machine gives that user; null for a process in a container, whose users are
-    /// others.
+    /// The name that /etc/passwd of this machine gives that user; null for a process in a
+    /// container, whose users are others.
     pub user: Option<String>,
     /// The systemd unit and the container.
     #[serde(flatten)]
@@ -120,8 +121,8 @@ impl Process {
         said
     }
 
-    /// The command line as a shell would split it, without anything that a terminal acts on; the name in brackets if
-    /// there is none.
+    /// The command line as a shell would split it, without anything that a terminal acts on; the
+    /// name in brackets if there is none.
     pub fn command(&self) -> String {
         let words = self.command_line.as_deref().unwrap_or_default();
         if words.is_empty() {
@@ -194,7 +195,8 @@ fn started_ns(proc: &Proc, pid: u32) -> Option<u64> {
 pub struct Users(BTreeMap<u32, String>);
 
 impl Users {
-    /// Reads the file of this machine. Other databases are not asked: they may be on a network that does not answer.
+    /// Reads the file of this machine. Other databases are not asked: they may be on a network that
+    /// does not answer.
     pub fn here() -> Self {
         Self::read(Path::new("/etc/passwd"))
     }
@@ -253,7 +255,8 @@ pub struct ProcessFilter {
     /// The same of processes of this systemd unit
     #[arg(long, value_name = "UNIT")]
     pub unit: Option<String>,
-    /// The same of processes in this container: its name, or the first digits of its id, or of its pod's
+    /// The same of processes in this container: its name, or the first digits of its id, or of its
+    /// pod's
     #[arg(long, value_name = "CONTAINER")]
     pub container: Option<String>,
     /// The same of processes of this user, by name or number

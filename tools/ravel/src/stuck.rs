@@ -1,7 +1,8 @@
-//! `ravel stuck`: connections that are half closed or do not end, queues that are full, and the processes responsible.
+//! `ravel stuck`: connections that are half closed or do not end, queues that are full, and the
+//! processes responsible.
 //!
-//! [`judge`] decides of each end by itself, [`merge`] joins the ends of one connection, [`evidence`] finds out who waits
-//! and who holds what no descriptor leads to.
+//! [`judge`] decides of each end by itself, [`merge`] joins the ends of one connection,
+//! [`evidence`] finds out who waits and who holds what no descriptor leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -160,7 +161,8 @@ pub struct Full {
     pub handshakes: Option<u64>,
 }
 
-/// A connection of the responsible process to which the end of a half-closed one may have to be passed on.
+/// A connection of the responsible process to which the end of a half-closed one may have to be
+/// passed on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Relay {
     /// Its descriptor.
@@ -215,8 +217,8 @@ pub struct Stuck {
     pub others: Vec<Sharer>,
     /// What may hold it where nothing is known to: unread messages with descriptors.
     pub candidates: Vec<Sharer>,
-    /// Other connections of the responsible process, where the peer has only ended its own half: it may have to pass that
-    /// on.
+    /// Other connections of the responsible process, where the peer has only ended its own half: it
+    /// may have to pass that on.
     pub relays: Vec<Relay>,
     /// References to the open file, where there is one.
     pub references: Option<u64>,
@@ -281,8 +283,8 @@ pub struct Looked {
     pub namespaces_gone: u64,
     /// Open connections with references that were not looked up, so that they may be shared.
     pub unexamined: u64,
-    /// Open connections that no descriptor, message or io_uring leads to, and with which nothing is wrong: the kernel's
-    /// own, or held by a system call.
+    /// Open connections that no descriptor, message or io_uring leads to, and with which nothing is
+    /// wrong: the kernel's own, or held by a system call.
     pub kernel_connections: u64,
     /// Sockets of kinds for which there are no rules, by kind.
     pub not_judged: BTreeMap<String, u64>,

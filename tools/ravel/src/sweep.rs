@@ -81,8 +81,8 @@ impl Sweep {
 
     /// Reads again how many references sockets have that seem to have more than descriptors.
     ///
-    /// Whoever examines a socket holds a reference to its open file for a moment, as another `ravel` does: the least number
-    /// is the one without it.
+    /// Whoever examines a socket holds a reference to its open file for a moment, as another
+    /// `ravel` does: the least number is the one without it.
     pub fn settle(&mut self, client: &Client) -> Result<(), Failure> {
         for _ in 0..LOOKS {
             let more = |held: &&Held| {
@@ -168,10 +168,12 @@ impl Sweep {
     }
 }
 
-/// How many more times the references of a socket are read that has more than descriptors are known.
+/// How many more times the references of a socket are read that has more than descriptors are
+/// known.
 const LOOKS: usize = 3;
 
-/// The report on one process, with the least number of references that several looks have found: see [`Sweep::settle`].
+/// The report on one process, with the least number of references that several looks have found:
+/// see [`Sweep::settle`].
 pub fn settled(client: &Client, pid: u32) -> Result<SocketsReport, Error> {
     let mut report = client.sockets(pid)?;
     for _ in 0..LOOKS {

@@ -134,7 +134,8 @@ fn write(peer: &OwnedFd) -> i32 {
     result.map_or_else(|e| sys::errno(&e), |_| 0)
 }
 
-/// Reads all there is, then writes twice; or the other way round. What was not looked at is as expected.
+/// Reads all there is, then writes twice; or the other way round. What was not looked at is as
+/// expected.
 fn observe(peer: &OwnedFd, expected: &PeerSees, first: First) -> Result<PeerSees> {
     match first {
         First::Read => {

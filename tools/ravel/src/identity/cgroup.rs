@@ -73,8 +73,8 @@ const PREFIXES: [(&str, &str); 8] = [
 const UNITS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
 
 impl Place {
-    /// Parses /proc/PID/cgroup. The path of the unified hierarchy decides; where that one names neither a unit nor a
-    /// container, the others do.
+    /// Parses /proc/PID/cgroup. The path of the unified hierarchy decides; where that one names
+    /// neither a unit nor a container, the others do.
     pub fn parse(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
         let path = |line: &str| {

@@ -1,4 +1,5 @@
-//! Who waits for room in a socket, and what holds a socket that no descriptor of a process leads to.
+//! Who waits for room in a socket, and what holds a socket that no descriptor of a process leads
+//! to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -195,8 +196,8 @@ impl Evidence {
         holders.collect()
     }
 
-    /// Searches what may hold sockets that no descriptor of a process leads to: threads with tables of their own,
-    /// io_urings, messages that nobody has read.
+    /// Searches what may hold sockets that no descriptor of a process leads to: threads with tables
+    /// of their own, io_urings, messages that nobody has read.
     pub fn search(
         &mut self,
         proc: &Proc,

@@ -351,8 +351,8 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Adds the connections to which the end of this one may have to be passed on: the peer has ended its own half, and
-    /// may still read.
+    /// Adds the connections to which the end of this one may have to be passed on: the peer has
+    /// ended its own half, and may still read.
     pub(super) fn add_relays(&self, of: &mut Stuck) {
         let closed = of.other_end.as_ref().is_some_and(|end| end.inode == 0);
         if of.why != Why::CloseWait || closed {
@@ -410,8 +410,8 @@ impl<'a> Found<'a> {
                 ends_ms: orphan.ends_ms(),
             });
         }
-        // The first subflow of an MPTCP connection that no process has any more. Its state is that of the subflow; that
-        // of the connection follows from this end's.
+        // The first subflow of an MPTCP connection that no process has any more. Its state is that
+        // of the subflow; that of the connection follows from this end's.
         if let (Some(subflow), SkState::CloseWait) = (orphan, &detail.sk_state) {
             if here.is_some_and(|here| self.mptcp.contains_key(&here)) {
                 return Some(OtherEnd {
@@ -557,7 +557,8 @@ fn early(netns: u64, local: SocketAddr, remote: SocketAddr) -> Addresses {
 }
 
 impl Connection {
-    /// When the kernel ends an orphan that waits for the peer's FIN. Its timer means something else in other states.
+    /// When the kernel ends an orphan that waits for the peer's FIN. Its timer means something else
+    /// in other states.
     fn ends_ms(&self) -> Option<u64> {
         let waits = self.inode == 0 && self.state == SkState::FinWait2;
         self.timer_ms.filter(|_| waits)

@@ -125,7 +125,8 @@ fn losses(detail: &SocketDetail, memory: &SocketMemory) -> Option<String> {
     }
     match (memory.drops, listens) {
         (0, _) => {}
-        // SYNs without room, and ACKs of handshakes that wait for room or, with TCP_DEFER_ACCEPT, for data.
+        // SYNs without room, and ACKs of handshakes that wait for room or, with TCP_DEFER_ACCEPT,
+        // for data.
         (drops, true) => {
             let number = count(drops, "handshake packet", "handshake packets");
             said.push(format!("{number} dropped"));

@@ -518,7 +518,8 @@ fn conclusion(answer: &Answer) -> String {
     if looked.kernel_connections > 0 {
         let _ = writeln!(
             text,
-            "{DIM}{} of the kernel, or of system calls: no process holds them, and nothing is wrong with them.{DIM:#}",
+            "{DIM}{} of the kernel, or of system calls: no process holds them, \
+             and nothing is wrong with them.{DIM:#}",
             count(
                 looked.kernel_connections,
                 "open connection",

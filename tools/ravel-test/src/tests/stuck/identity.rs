@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Who the processes are that `ravel stuck` and `ravel sockets` name, compared with /proc, `id` and the cgroup that the
-//! test puts them into.
+//! Who the processes are that `ravel stuck` and `ravel sockets` name, compared with /proc, `id` and
+//! the cgroup that the test puts them into.
 
 use std::fs;
 use std::net::Shutdown;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Each connection is shown once, by the end that has to act, and what is said to end it does, without loss.
+//! Each connection is shown once, by the end that has to act, and what is said to end it does,
+//! without loss.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -158,7 +159,8 @@ fn proxy_that_ignores_a_half_close() -> Result<()> {
     proxy.join()
 }
 
-/// A server that has answered and does not read: the client's upload waits, and its answer is unread.
+/// A server that has answered and does not read: the client's upload waits, and its answer is
+/// unread.
 fn upload_that_is_not_read() -> Result<()> {
     let (client, mut server) = pair()?;
     let port = client.local_addr()?.port();

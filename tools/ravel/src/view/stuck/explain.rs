@@ -136,7 +136,8 @@ fn close_wait(of: &Stuck) -> String {
             .collect();
         let _ = write!(
             text,
-            "if it passes data on: shutdown(WR) of {}, which passes the end on, too, and then the answer to the peer. ",
+            "if it passes data on: shutdown(WR) of {}, which passes the end on, too, \
+             and then the answer to the peer. ",
             to.join(" or ")
         );
     }
