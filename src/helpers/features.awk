@@ -41,7 +41,7 @@ function look(where, words, count,    part, path, line, within, found, left, lac
 # The sentence that belongs to a need.
 lacking && /^\t/ {
 	sub(/^\t/, "")
-	print "stop it has no " lacking ", and " $0
+	features = "stop it has no " lacking ", and " $0
 	exit
 }
 
@@ -56,5 +56,7 @@ $1 == "need" || $1 == "have" {
 	if ($1 == "need")
 		lacking = missing
 	else if (!missing)
-		print $2
+		features = features " " $2
 }
+
+END {print features}
