@@ -6,7 +6,7 @@
 #
 # Prints the features that the kernel has, or "stop" and what it lacks that ravel needs.
 
-# Returns those of the words that the file, or the structure in it, lacks; all of them if it does not exist.
+# Returns those of the words that the file, or the structure in it, lacks; or the file, if there is none.
 function look(where, words, count,    part, path, line, within, found, left, lacks, state, i)
 {
 	split(where, part, ":")

@@ -2,7 +2,7 @@
 
 //! Differences between the supported kernels.
 //!
-//! `helpers/features.list` describes them, and Kbuild makes a `cfg` of each feature that the kernel has.
+//! `helpers/features.list` describes them. Kbuild makes a `cfg` of each feature that the kernel has.
 
 use crate::bindings;
 

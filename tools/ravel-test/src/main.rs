@@ -2,9 +2,10 @@
 //! Tests of the ravel kernel module and its CLI, run as root inside the VM.
 //!
 //! `ravel-test [PATTERN]...` runs the tests whose name contains one of the patterns, or all, but for
-//! those with a pattern behind a `!`; `ravel-test --list` names them, and `ravel-test --smoke` runs some
-//! of each subject. ravel.ko and ravel are looked for beside this program. The last
-//! line is `N passed, N failed`, with `, N skipped` behind it where the kernel lacks what tests need; the exit code is 0 only where none failed and one ran.
+//! those with a pattern behind a `!`; `ravel-test --list` names them, and `ravel-test --smoke` runs
+//! one of each subject. ravel.ko and ravel are looked for beside this program. The last line is
+//! `N passed, N failed`, followed by `, N skipped` if the kernel lacks what tests need. The exit code
+//! is 0 only if none failed and one ran.
 
 #![deny(unsafe_code)]
 
