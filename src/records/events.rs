@@ -4,9 +4,9 @@
 
 use super::{
     common::ReportName,
-    skbs::Fclone,
+    skbs::{Fclone, TcpFlags},
     sockets::{Family, Protocol, Shutdown, SkState},
-    Address, Comm, EtherType, Flag, Id, Number, Numbers, Offset, Reason, Signed, Str, Word,
+    Address, Comm, EtherType, Flag, Id, Maybe, Number, Numbers, Offset, Reason, Signed, Str, Word,
 };
 
 record! {
@@ -233,6 +233,10 @@ record! {
         fragment: Flag,
         /// Whether it was allocated together with room for a clone.
         fclone: Fclone,
+        /// With `device`: the name of the device at this time.
+        dev: Maybe<Comm>,
+        /// TCP, if the first 16 bytes of its header are in the linear part.
+        tcp: Maybe<TcpHeader>,
     }
 
     /// Events for which the ring of a CPU had no room. It is leased, acknowledged and may fail like
@@ -410,6 +414,16 @@ part! {
         born: Number [ns],
         /// The name of the process, that of its main thread.
         comm: Comm,
+    }
+
+    /// What the header of TCP says besides its sequence number.
+    TcpHeader {
+        /// TCP: its flags, as in the report `skbs`.
+        tcp_flags: TcpFlags,
+        /// TCP: its acknowledgement number.
+        ack: Number,
+        /// TCP: its window, without the scale.
+        window: Number,
     }
 
     /// The ancestors of a process.

@@ -7,10 +7,10 @@ use crate::object::trace::event::{packet_flag, point};
 use crate::{
     object::{trace::event::Packet, trace::names::NAME_MAX},
     records::{
-        events::{self, Place, Point},
-        skbs::Fclone,
+        events::{self, Place, Point, TcpHeader},
+        skbs::{Fclone, TcpFlags},
         sockets::Protocol,
-        Address, Offset, Reason, Str,
+        Address, Comm, Offset, Reason, Str,
     },
     report::{
         net::sockets::words::{address, is_inet},
@@ -94,6 +94,15 @@ fn put(place: Place, packet: &Packet, names: [&[u8]; 2], text: &mut Text) -> Res
         fragment: packet.has(packet_flag::FRAGMENT).into(),
         // include/linux/skbuff.h
         fclone: Fclone::new(packet.fclone.min(2).into()),
+        dev: (packet.name[0] != 0).then(|| Comm::new(packet.name)).into(),
+        tcp: packet
+            .has(packet_flag::TCP)
+            .then(|| TcpHeader {
+                tcp_flags: TcpFlags::new(packet.tcp_flags.into()),
+                ack: packet.acknowledgement.into(),
+                window: packet.window.into(),
+            })
+            .into(),
     };
     text.put(&record, &names)
 }

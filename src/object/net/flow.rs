@@ -45,6 +45,14 @@ pub(in crate::object) struct Flow {
     pub(in crate::object) to: [u8; 16],
     /// TCP's sequence number.
     pub(in crate::object) sequence: u32,
+    /// TCP's acknowledgement number.
+    pub(in crate::object) acknowledgement: u32,
+    /// TCP's flags, as in bytes 12 and 13 of its header.
+    pub(in crate::object) tcp_flags: u16,
+    /// TCP's window, as in the header.
+    pub(in crate::object) window: u16,
+    /// The three before were read.
+    pub(in crate::object) has_tcp: bool,
     /// 0: there is no IP header.
     pub(in crate::object) family: u16,
     /// Ports, in host order.
@@ -194,8 +202,14 @@ impl Flow {
             self.to_port = u16::from_be_bytes([c, d]);
         }
         if self.protocol == IPPROTO_TCP {
-            if let Some(header) = packet.read::<8>(at) {
-                let [.., a, b, c, d] = header;
+            if let Some(header) = packet.read::<16>(at) {
+                let [.., s0, s1, s2, s3, a0, a1, a2, a3, f0, f1, w0, w1] = header;
+                self.sequence = u32::from_be_bytes([s0, s1, s2, s3]);
+                self.acknowledgement = u32::from_be_bytes([a0, a1, a2, a3]);
+                self.tcp_flags = u16::from_be_bytes([f0 & 0xf, f1]);
+                self.window = u16::from_be_bytes([w0, w1]);
+                self.has_tcp = true;
+            } else if let Some([.., a, b, c, d]) = packet.read::<8>(at) {
                 self.sequence = u32::from_be_bytes([a, b, c, d]);
             }
         }

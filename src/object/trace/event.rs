@@ -100,6 +100,8 @@ pub(crate) mod packet_flag {
     pub(crate) const SHARED: u32 = 8;
     /// One of IP's.
     pub(crate) const FRAGMENT: u32 = 16;
+    /// All of TCP's numbers are known, not only that of the sequence.
+    pub(crate) const TCP: u32 = 32;
 }
 
 /// The process that caused an event.
@@ -270,6 +272,14 @@ pub(crate) struct Packet {
     pub(crate) gso_size: u16,
     /// How many these are, where the kernel has counted them.
     pub(crate) gso_segs: u16,
+    /// TCP, as the next two: with [`packet_flag::TCP`].
+    pub(crate) acknowledgement: u32,
+    /// As in bytes 12 and 13 of the header.
+    pub(crate) tcp_flags: u16,
+    /// As in the header.
+    pub(crate) window: u16,
+    /// The device's name, ending with a 0; empty where `device` is 0.
+    pub(crate) name: [u8; 16],
 }
 
 /// The part of an event that its kind selects.
@@ -302,7 +312,7 @@ pub(crate) struct Event {
 /// Bytes of an event in a ring.
 pub(crate) const EVENT_SIZE: usize = size_of::<Event>();
 
-const _: () = assert!(EVENT_SIZE == 160);
+const _: () = assert!(EVENT_SIZE == 184);
 
 /// Words of a part. Zeroing and copying a part word by word takes two instructions a word; the
 /// compiler would call the kernel's memset() and memcpy(), which take more to begin.

@@ -169,6 +169,9 @@ unsafe fn fill(to: *mut Packet, at: &Crossing<'_>, flow: &Flow, owner: Option<So
         if flow.has_ports {
             flags |= packet_flag::PORTS;
         }
+        if flow.has_tcp {
+            flags |= packet_flag::TCP;
+        }
     }
     let record = Packet {
         skb: packet.as_ptr().addr() as u64,
@@ -215,9 +218,26 @@ unsafe fn fill(to: *mut Packet, at: &Crossing<'_>, flow: &Flow, owner: Option<So
         truesize: packet.truesize(),
         gso_size: gso.0,
         gso_segs: gso.1,
+        acknowledgement: flow.acknowledgement,
+        tcp_flags: flow.tcp_flags,
+        window: flow.window,
+        name: device_name(at.dev),
     };
     // SAFETY: By this function's contract.
     unsafe { to.write(record) };
+}
+
+/// Copies the name of a device that a probe gives; empty where there is none.
+#[inline(always)]
+fn device_name(dev: *const bindings::net_device) -> [u8; 16] {
+    let mut name = [0; 16];
+    if !dev.is_null() {
+        // SAFETY: A device that a probe gives is valid while the probe runs. Its name may change
+        // meanwhile (`ip link set name`); then the copy mixes both, and ends nevertheless.
+        name = unsafe { (&raw const (*dev).name).cast::<[u8; 16]>().read_volatile() };
+        name[15] = 0;
+    }
+    name
 }
 
 /// Goes on with what most points know of a packet.

@@ -6,7 +6,7 @@
 #![deny(unsafe_code)]
 
 mod headers;
-mod record;
+pub(crate) mod record;
 
 use crate::object::{
     net::encap::{Destination, Encap},

@@ -2,7 +2,8 @@
 
 use crate::line::record;
 use crate::{
-    EtherType, Family, Fclone, Id, Offset, Point, Protocol, Reason, Shutdown, SkState, Text, Way,
+    EtherType, Family, Fclone, Flags, Id, Offset, Point, Protocol, Reason, Shutdown, SkState, Text,
+    Way,
 };
 
 /// A record of a stream about a socket: what all of them have, and more.
@@ -251,5 +252,13 @@ record! {
         fragment: bool,
         /// How it was made.
         fclone: Fclone,
+        /// The name of the device, as it was then; none where no device is known.
+        dev: Option<Text>,
+        /// TCP: the flags of its header; none where that is not in the linear part.
+        tcp_flags: Option<Flags>,
+        /// TCP: its acknowledgement number.
+        ack: Option<u32>,
+        /// TCP: its window, as in the header.
+        window: Option<u16>,
     }
 }

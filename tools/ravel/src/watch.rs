@@ -1,6 +1,7 @@
 //! `ravel watch`: packets on their way through the stack, by a stream that lives as long as this command.
 
 mod capture;
+mod numbers;
 mod process;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::mem;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ravel_records::client::Client;
@@ -23,6 +25,7 @@ use crate::events::{GATHERING, errno, not_made, refused, request};
 use crate::stop::Stop;
 use crate::view;
 use capture::Capture;
+use numbers::Numbers;
 use process::Process;
 
 /// A line of JSON.
@@ -54,6 +57,7 @@ struct Rows<'c> {
 struct Out<'c> {
     form: Form,
     rows: view::watch::Rows,
+    numbers: Numbers,
     text: String,
     clock: Clock,
     capture: Option<(&'c Path, Capture<BufWriter<File>>)>,
@@ -98,7 +102,8 @@ pub fn run(args: &Watch, client: &Client) -> Result<(), Failure> {
             (false, None) => Form::Rows,
             (false, Some(_)) => Form::Nothing,
         },
-        rows: view::watch::Rows::new(crate::has_colours()),
+        rows: view::watch::Rows::new(crate::has_colours(), own_netns()),
+        numbers: Numbers::default(),
         text: String::new(),
         clock: Clock::now(),
         capture: capture.transpose()?,
@@ -199,6 +204,8 @@ impl Out<'_> {
     }
 
     fn tell(&mut self, event: &Event, crossing: Option<&Crossing>) -> Result<(), Failure> {
+        let shown = crossing.map(|crossing| self.numbers.renumber(crossing));
+        let crossing = shown.as_ref();
         match self.form {
             Form::Nothing => {}
             Form::Rows => self.rows.add(&mut self.text, event, crossing),
@@ -229,6 +236,11 @@ impl Out<'_> {
         }
         Ok(())
     }
+}
+
+/// The network namespace of this command; 0 where that cannot be read, so that each is foreign.
+fn own_netns() -> u64 {
+    std::fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino())
 }
 
 fn not_written(path: &Path, error: io::Error) -> Failure {

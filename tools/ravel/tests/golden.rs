@@ -345,7 +345,10 @@ fn stuck_worst_first() {
     assert_eq!(kinds, ["close_wait", "over", "over"]);
     assert_eq!(json["stuck"][0]["blame"][0]["pid"], 1377);
     let other = &json["stuck"][0]["other_end"];
-    assert_eq!((&other["state"], &other["inode"]), (&"fin_wait2".into(), &20812.into()));
+    assert_eq!(
+        (&other["state"], &other["inode"]),
+        (&"fin_wait2".into(), &20812.into())
+    );
     assert_eq!(json["stuck"][0]["severity"], "critical");
     assert_eq!(json["stuck"][0]["silent_ms"], 7_980_000);
     assert_eq!(json["stuck"][2]["remote"], serde_json::Value::Null);

@@ -31,7 +31,7 @@ tests!("events":
 /// Bytes of the smallest stream, and how many events one CPU's ring has in it.
 fn smallest() -> Result<(u64, usize)> {
     let bytes = 16 << 10;
-    Ok((bytes, bytes as usize / 2 / possible_cpus()? / 160))
+    Ok((bytes, bytes as usize / 2 / possible_cpus()? / 184))
 }
 
 fn full_stream_drops_the_newest_and_says_where() -> Result<()> {

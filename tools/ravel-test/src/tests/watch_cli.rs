@@ -16,6 +16,7 @@ use super::netevents::alone;
 use super::packets::LOOP;
 use super::packets_probes::probed;
 use super::peers::wait_for;
+use super::wire::{in_a_namespace, run};
 use crate::module;
 use crate::stream::client;
 use crate::sys;
@@ -23,6 +24,7 @@ use crate::tier::scale;
 use crate::{check, check_eq, tests};
 
 tests!("cli_watch":
+    rows_can_be_read_on_their_own [120 s],
     packets_are_printed_as_they_come [60 s],
     only_what_is_dropped_is_printed [60 s],
     process_has_its_sockets_packets_and_no_others [60 s],
@@ -133,6 +135,60 @@ fn packets_are_printed_as_they_come() -> Result<()> {
         check_eq!(at("transport")?["data"], network + 20, "data at transport");
         check_eq!(at("copy")?["copied"], 30_000, "copied");
     }
+    Ok(())
+}
+
+fn rows_can_be_read_on_their_own() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port().to_string();
+    let child = begin(&["--port", &port, "--count", "4"])?;
+    let mut one = TcpStream::connect(listener.local_addr()?)?;
+    let (mut two, _) = listener.accept()?;
+    one.write_all(b"data")?;
+    two.read_exact(&mut [0; 4])?;
+    drop((one, two));
+    let text = end(child)?;
+    let mut last = 0;
+    let mut flags = Vec::new();
+    for row in text.lines().skip(1) {
+        let words: Vec<&str> = row.split_whitespace().collect();
+        check!(
+            row.contains("tcp 127.0.0.1:") && row.contains(" → ") && row.contains(", win "),
+            "no addresses or no numbers: {row}"
+        );
+        check!(!row.contains("netns"), "its own namespace: {row}");
+        if matches!(words[2], "transmit" | "receive") {
+            check_eq!(words[3], "lo", "device of {row}");
+        }
+        let number: u64 = words[0].parse()?;
+        check!(number <= last + 1, "numbers jump from {last}: {row}");
+        last = last.max(number);
+        let begin = row.find("Flags [").context("no flags")?;
+        let (of, _) = row[begin + 7..].split_once(']').context("no end")?;
+        flags.push(of.to_owned());
+    }
+    check_eq!(flags[0].contains('S'), true, "SYN in {flags:?}");
+    check!(
+        flags.iter().any(|of| of.contains("S.")),
+        "no answer to it: {flags:?}"
+    );
+    check!(
+        text.contains("], seq ") && text.contains(", ack "),
+        "no numbers: {text}"
+    );
+    // Of another namespace, its number.
+    let child = begin(&["--address", "10.79.7.1", "--count", "1"])?;
+    in_a_namespace(|| {
+        run("ip addr add 10.79.7.1/32 dev lo")?;
+        let two = UdpSocket::bind("10.79.7.1:0")?;
+        two.send_to(b"data", two.local_addr()?)?;
+        two.recv(&mut [0; 4])?;
+        Ok(())
+    })?;
+    let text = end(child)?;
+    let row = text.lines().find(|row| row.contains(" transmit "));
+    let row = row.context("no row of its device")?;
+    check!(row.contains(", netns "), "no namespace: {row}");
     Ok(())
 }
 
