@@ -37,10 +37,12 @@ pub(super) fn tcp(bytes: &[u8]) -> Option<Step> {
         names.join(" ")
     );
     let options = options(bytes.get(header.len()..len).unwrap_or_default());
-    for text in options.iter().filter(|text| !text.is_empty()) {
+    for (_, text) in &options {
         says += ", ";
         says += text;
     }
+    let kinds: Vec<String> = options.iter().map(|(kind, _)| kind.to_string()).collect();
+    let texts: Vec<&str> = options.iter().map(|(_, text)| text.as_str()).collect();
     Some(Step {
         name: "TCP",
         len,
@@ -52,14 +54,15 @@ pub(super) fn tcp(bytes: &[u8]) -> Option<Step> {
             ("ack", ack.to_string()),
             ("flags", format!("{:#05x}", bits & 0x1ff)),
             ("window", window.to_string()),
-            ("options", options.join("; ")),
+            ("option_kinds", kinds.join(" ")),
+            ("options", texts.join("; ")),
         ],
         next: Next::End,
     })
 }
 
-/// Decodes the options. An option without text is padding.
-fn options(mut bytes: &[u8]) -> Vec<String> {
+/// Decodes the options, without padding: their kinds, and what they say.
+fn options(mut bytes: &[u8]) -> Vec<(u8, String)> {
     const END: u8 = 0;
     const PADDING: u8 = 1;
     let mut all = Vec::new();
@@ -71,11 +74,12 @@ fn options(mut bytes: &[u8]) -> Vec<String> {
                 let len = usize::from(bytes.get(1).copied().unwrap_or(0));
                 let Some(value) = bytes.get(2..len) else {
                     // Without a length, nothing says where the next one begins.
-                    all.push(format!("option {kind} with invalid length {len}"));
+                    all.push((kind, format!("option {kind} with invalid length {len}")));
                     break;
                 };
                 let known = option(kind, value);
-                all.push(known.unwrap_or_else(|| format!("option {kind}, {len} bytes")));
+                let text = known.unwrap_or_else(|| format!("option {kind}, {len} bytes"));
+                all.push((kind, text));
                 bytes = &bytes[len..];
             }
         }

@@ -17,6 +17,7 @@ mod closings;
 mod concurrency;
 mod cost;
 mod cow;
+mod decode;
 mod events;
 mod events_cli;
 mod events_failed;
@@ -58,6 +59,7 @@ mod selftests;
 mod sharers;
 mod shutdown;
 mod skb_headers;
+mod skb_tunnels;
 mod skb_queues;
 mod skbs;
 mod socket_kinds;
@@ -127,6 +129,8 @@ pub const ALL: &[&[Test]] = &[
     skbs::TESTS,
     skb_queues::TESTS,
     skb_headers::TESTS,
+    skb_tunnels::TESTS,
+    decode::TESTS,
     events::TESTS,
     events_lost::TESTS,
     events_streams::TESTS,

@@ -34,10 +34,10 @@ tests!("skb_headers":
 );
 
 /// What no header has: payload.
-const PAYLOAD: &[u8] = b"nobody's business but theirs";
+pub(super) const PAYLOAD: &[u8] = b"nobody's business but theirs";
 
 /// The sk_buffs that wait in a receive queue, once there are so many.
-fn received(fd: &impl AsRawFd, packets: u64) -> Result<Vec<Skb>> {
+pub(super) fn received(fd: &impl AsRawFd, packets: u64) -> Result<Vec<Skb>> {
     let read = || -> Result<Vec<Skb>> {
         let of = own_queues(fd)?;
         Ok(queue(&of, &QueueName::Receive)?.skbs.clone())
@@ -61,7 +61,7 @@ fn received(fd: &impl AsRawFd, packets: u64) -> Result<Vec<Skb>> {
 }
 
 /// The only header record of an sk_buff.
-fn header(skb: &Skb) -> Result<&[u8]> {
+pub(super) fn header(skb: &Skb) -> Result<&[u8]> {
     check_eq!(skb.headers.len(), 1, "header records of {skb:?}");
     Ok(&skb.headers[0].bytes.0)
 }
@@ -131,7 +131,7 @@ fn ipv4_options_and_ipv6_extensions() -> Result<()> {
 }
 
 /// A tap device that is up, and a packet socket that hears what comes by it.
-fn tap() -> Result<(File, OwnedFd)> {
+pub(super) fn tap() -> Result<(File, OwnedFd)> {
     driver("tun")?;
     let tap = sys::tun("tap0", libc::IFF_TAP | libc::IFF_NO_PI)?;
     run("ip link set tap0 address 02:00:00:00:00:01 up")?;
@@ -279,6 +279,8 @@ fn frames() -> Result<Vec<Frame>> {
 
 fn frames_of_every_kind() -> Result<()> {
     in_a_namespace(|| {
+        driver("vxlan")?;
+        run("ip link add vx0 up type vxlan id 42 dstport 4789")?;
         let (tap, capture) = tap()?;
         let frames = frames()?;
         for (_, _, _, frame) in &frames {
@@ -518,7 +520,7 @@ const SET_GSO: u32 = 0x24;
 const SET_GRO: u32 = 0x2c;
 
 /// Two namespaces with a veth device each, which are one wire: what is done there, then here.
-fn joined(
+pub(super) fn joined(
     there: impl FnOnce(&mut crate::process::Link) -> Result<()>,
     here: impl FnOnce(&mut Child) -> Result<()>,
 ) -> Result<()> {
@@ -685,7 +687,7 @@ fn tunnels_between_namespaces() -> Result<()> {
 }
 
 /// The packet that goes to a UDP port, as its sk_buff and as recvmsg() has it, among what else is on the wire.
-fn find(capture: &OwnedFd, ip: usize, port: &[u8; 2]) -> Result<(Skb, Message)> {
+pub(super) fn find(capture: &OwnedFd, ip: usize, port: &[u8; 2]) -> Result<(Skb, Message)> {
     for skb in received(capture, 1)? {
         let heard = sys::recv_message(capture, 0)?;
         if heard.bytes.get(ip + 22..ip + 24) == Some(port) {
