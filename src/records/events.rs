@@ -2,10 +2,10 @@
 
 //! Records of streams of events.
 
+use super::common::ReportName;
+use super::skbs::{Fclone, TcpFlags};
+use super::sockets::{Family, Protocol, Shutdown, SkState};
 use super::{
-    common::ReportName,
-    skbs::{Fclone, TcpFlags},
-    sockets::{Family, Protocol, Shutdown, SkState},
     Address, Comm, EtherType, Flag, Id, Maybe, Number, Numbers, Offset, Reason, Signed, Str, Word,
 };
 

@@ -2,10 +2,8 @@
 
 //! Records of the reports on memory: `anon_vma`, `page`, `cow`, `chains`.
 
-use super::{
-    common::{Bounds, Owner, ReportName},
-    Flag, Hex, Id, Maybe, Number, Signed, Str,
-};
+use super::common::{Bounds, Owner, ReportName};
+use super::{Flag, Hex, Id, Maybe, Number, Signed, Str};
 
 record! {
     /// A VMA that has an anon_vma chain.

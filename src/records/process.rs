@@ -2,10 +2,8 @@
 
 //! Records of the reports on processes and open files: `lineage`, `sharers`.
 
-use super::{
-    common::{ProcessState, Relation, ReportName},
-    Comm, Flag, Id, Number, Signed,
-};
+use super::common::{ProcessState, Relation, ReportName};
+use super::{Comm, Flag, Id, Number, Signed};
 
 record! {
     /// A process of the tree.

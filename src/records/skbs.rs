@@ -2,9 +2,8 @@
 
 //! Records of the report `skbs`.
 
-use super::{
-    common::ReportName, Bytes, Comm, EtherType, Flag, Hex, Id, Maybe, Number, Offset, Signed,
-};
+use super::common::ReportName;
+use super::{Bytes, Comm, EtherType, Flag, Hex, Id, Maybe, Number, Offset, Signed};
 
 record! {
     /// A queue of the `socket` before it.

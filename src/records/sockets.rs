@@ -2,7 +2,8 @@
 
 //! Records of the report `sockets`, which `skbs` and `waiters` have as well.
 
-use super::{common::ReportName, Address, Flag, Id, Maybe, Number, OrOff, Signed};
+use super::common::ReportName;
+use super::{Address, Flag, Id, Maybe, Number, OrOff, Signed};
 
 record! {
     /// A descriptor that is a socket.

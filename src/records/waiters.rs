@@ -2,7 +2,8 @@
 
 //! Records of the report `waiters`.
 
-use super::{common::ReportName, Comm, Flag, Hex, Id, Maybe, Number, Signed, Str};
+use super::common::ReportName;
+use super::{Comm, Flag, Hex, Id, Maybe, Number, Signed, Str};
 
 record! {
     /// The owner that the file of the `socket` before it sends signals to. Present if fcntl() has
