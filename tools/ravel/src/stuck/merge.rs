@@ -115,7 +115,7 @@ enum Shown {
 }
 
 fn shown(one: &Stuck, two: &Stuck) -> Shown {
-    use Why::{HalfClosed, NoRoom, Orphan, Over, Unacknowledged, Unread};
+    use Why::{HalfClosed, NoRoom, Orphan, Over, Unacknowledged, Unheld, Unread};
     match (one.why, two.why) {
         (Over, Over) => Shown::Both,
         // A writer that waits cannot read meanwhile.
@@ -124,6 +124,9 @@ fn shown(one: &Stuck, two: &Stuck) -> Shown {
             (false, true) => Shown::First,
             _ => Shown::Both,
         },
+        // Whoever has it would have to act.
+        (Unheld, HalfClosed | Orphan | Unacknowledged) => Shown::First,
+        (HalfClosed | Orphan | Unacknowledged, Unheld) => Shown::Second,
         (Unread, NoRoom) => Shown::First,
         (NoRoom, Unread) => Shown::Second,
         // It has sent FIN, and waits until the other one has read what is before it.
