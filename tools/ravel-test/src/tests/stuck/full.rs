@@ -61,8 +61,15 @@ fn blocked(of: &Value) -> Vec<(Pid, String)> {
     list
 }
 
+/// Those who have a descriptor: this process, and its children, which fork() has given theirs.
+fn with_children(fd: &impl AsRawFd, children: &[&Child]) -> Vec<(Pid, i32)> {
+    let pids = children.iter().map(|child| child.pid);
+    let mut all: Vec<Pid> = pids.chain([sys::getpid()]).collect();
+    all.sort_unstable();
+    all.into_iter().map(|pid| (pid, fd.as_raw_fd())).collect()
+}
+
 fn full_datagram_queue_and_all_who_wait() -> Result<()> {
-    let us = sys::getpid();
     let daemon = unix(libc::SOCK_DGRAM)?;
     let address = Address::unix(&name("log"));
     sys::bind(&daemon, &address)?;
@@ -91,7 +98,12 @@ fn full_datagram_queue_and_all_who_wait() -> Result<()> {
         "why"
     );
     check_eq!(told["full"]["packets"], limit + 1, "packets");
-    check_eq!(holders(&told["blame"]), [(us, daemon.as_raw_fd())], "blame");
+    let all: Vec<&Child> = children.iter().collect();
+    check_eq!(
+        holders(&told["blame"]),
+        with_children(&daemon, &all),
+        "blame"
+    );
     let mut want: Vec<(Pid, String)> = ["sendto", "sendto", "poll"]
         .iter()
         .zip(&children)
@@ -111,7 +123,6 @@ fn full_datagram_queue_and_all_who_wait() -> Result<()> {
 }
 
 fn full_unix_backlog_and_who_connects() -> Result<()> {
-    let us = sys::getpid();
     for kind in [libc::SOCK_STREAM, libc::SOCK_SEQPACKET] {
         let listener = unix(kind)?;
         let address = Address::unix(&name(&format!("backlog {kind}")));
@@ -142,7 +153,7 @@ fn full_unix_backlog_and_who_connects() -> Result<()> {
         );
         check_eq!(
             holders(&told["blame"]),
-            [(us, listener.as_raw_fd())],
+            with_children(&listener, &[&child]),
             "blame"
         );
         check_eq!(
@@ -162,7 +173,6 @@ fn full_unix_backlog_and_who_connects() -> Result<()> {
 }
 
 fn full_tcp_backlog_and_who_connects() -> Result<()> {
-    let us = sys::getpid();
     let listener = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
     sys::bind(&listener, &Address::loopback(0))?;
     sys::listen(&listener, 0)?;
@@ -188,7 +198,7 @@ fn full_tcp_backlog_and_who_connects() -> Result<()> {
     check!(told["full"]["drops"].as_u64() >= Some(1), "{told:#?}");
     check_eq!(
         holders(&told["blame"]),
-        [(us, listener.as_raw_fd())],
+        with_children(&listener, &[&child]),
         "blame"
     );
     check_eq!(
