@@ -79,10 +79,11 @@ pub(super) fn span(
         next = then;
         if let Next::Datagram(port) = then {
             // What is in the tunnel is received elsewhere.
-            if let (true, Some(to)) = (is_outermost, to) {
-                span.encap = encap_at(Destination { port, ..to });
-            }
+            let (true, Some(to)) = (is_outermost, to) else {
+                break;
+            };
             is_outermost = false;
+            span.encap = encap_at(Destination { port, ..to });
             next = match span.encap {
                 Some(Encap::Vxlan) => Next::Vxlan,
                 Some(Encap::Geneve) => Next::Geneve,

@@ -136,10 +136,10 @@ fn transport(random: &mut Random, depth: usize, six: bool, packet: &mut Packet) 
     let tunnels = depth == 0;
     match random.below(20) {
         0..5 => (6, tcp(random, packet)),
-        5 | 6 => (17, udp(random, 9, b"payload of a datagram")),
+        5 | 6 => (17, udp(random, 9, b"nobody's payload of a datagram")),
         7 => match six {
-            true => (58, [&[128, 0, 0, 0, 0, 1, 0, 1][..], b"payload"].concat()),
-            false => (1, [&[8, 0, 0, 0, 0, 1, 0, 1][..], b"payload"].concat()),
+            true => (58, [&[128, 0, 0, 0, 0, 1, 0, 1][..], b"nobody's payload"].concat()),
+            false => (1, [&[8, 0, 0, 0, 0, 1, 0, 1][..], b"nobody's payload"].concat()),
         },
         8 => {
             let mut header = vec![0x23, 0x28, 0x23, 0x29];
@@ -152,7 +152,7 @@ fn transport(random: &mut Random, depth: usize, six: bool, packet: &mut Packet) 
         }
         10 => {
             let head = [&[17, 4, 0, 0, 0, 0, 1][..], &random.bytes(17)].concat();
-            (51, [head, udp(random, 9, b"payload")].concat())
+            (51, [head, udp(random, 9, b"nobody's payload")].concat())
         }
         11 if tunnels => (4, ipv4(random, 1, packet)),
         12 if tunnels => (41, ipv6(random, 1, packet)),
@@ -189,7 +189,7 @@ fn transport(random: &mut Random, depth: usize, six: bool, packet: &mut Packet) 
             }
             (17, udp(random, GENEVE, &[head, rest].concat()))
         }
-        _ => (17, udp(random, 9, b"payload")),
+        _ => (17, udp(random, 9, b"nobody's payload")),
     }
 }
 
@@ -270,5 +270,5 @@ fn tcp(random: &mut Random, packet: &mut Packet) -> Vec<u8> {
         header[12] = (random.below(5) as u8) << 4 | header[12] & 0xf;
         packet.wrong = true;
     }
-    [&header[..], b"payload"].concat()
+    [&header[..], b"nobody's payload"].concat()
 }
