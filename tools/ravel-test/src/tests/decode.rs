@@ -217,7 +217,11 @@ fn headers_are_those_of_tshark() -> Result<()> {
     let packets: Vec<Packet> = (0..PACKETS).map(|_| generate(&mut random)).collect();
     // Each with the number of its bytes that are there.
     let mut cases: Vec<(&Packet, usize)> = packets.iter().map(|p| (p, p.bytes.len())).collect();
-    for packet in packets.iter().filter(|packet| !packet.wrong).take(TRUNCATED) {
+    for packet in packets
+        .iter()
+        .filter(|packet| !packet.wrong)
+        .take(TRUNCATED)
+    {
         cases.extend((14..packet.bytes.len()).map(|len| (packet, len)));
     }
     let path = std::env::temp_dir().join("ravel-decode.pcap");

@@ -135,7 +135,10 @@ fn one_kind(tunnel: &Tunnel) -> Result<()> {
                 Some(port.to_string().as_str()),
                 "inner port"
             );
-            let own = decoded.layers.iter().find(|layer| layer.name == tunnel.own.0);
+            let own = decoded
+                .layers
+                .iter()
+                .find(|layer| layer.name == tunnel.own.0);
             let own = own.context("no header of the tunnel")?;
             check!(
                 tunnel.own.1.is_empty() || own.says == tunnel.own.1,

@@ -138,8 +138,14 @@ fn transport(random: &mut Random, depth: usize, six: bool, packet: &mut Packet) 
         0..5 => (6, tcp(random, packet)),
         5 | 6 => (17, udp(random, 9, b"nobody's payload of a datagram")),
         7 => match six {
-            true => (58, [&[128, 0, 0, 0, 0, 1, 0, 1][..], b"nobody's payload"].concat()),
-            false => (1, [&[8, 0, 0, 0, 0, 1, 0, 1][..], b"nobody's payload"].concat()),
+            true => (
+                58,
+                [&[128, 0, 0, 0, 0, 1, 0, 1][..], b"nobody's payload"].concat(),
+            ),
+            false => (
+                1,
+                [&[8, 0, 0, 0, 0, 1, 0, 1][..], b"nobody's payload"].concat(),
+            ),
         },
         8 => {
             let mut header = vec![0x23, 0x28, 0x23, 0x29];
@@ -230,7 +236,12 @@ fn erspan(random: &mut Random, packet: &mut Packet) -> Vec<u8> {
         return [head, own, rest].concat();
     }
     let head = [&[0x10, 0, 0x22, 0xeb][..], &sequence].concat();
-    let own = [&[0x20, 5][..], &session.to_be_bytes(), &[0, 0, 0, 0, 0, 0, 0, 0x18]].concat();
+    let own = [
+        &[0x20, 5][..],
+        &session.to_be_bytes(),
+        &[0, 0, 0, 0, 0, 0, 0, 0x18],
+    ]
+    .concat();
     [head, own, rest].concat()
 }
 
