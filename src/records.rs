@@ -155,6 +155,8 @@ pub struct Name {
 }
 
 /// The type of a field.
+// An EtherType is no kind of type.
+#[allow(clippy::enum_variant_names)]
 #[derive(Clone, Copy, Debug)]
 pub enum Type {
     /// [`Number`].

@@ -6,6 +6,14 @@
 #
 # Prints the features that the kernel has, or "stop" and what it lacks that ravel needs.
 
+# Returns whether a line has a word, or a member of that name: what follows tells it from a type.
+function has(line, word, is_member)
+{
+	if (is_member)
+		return line ~ ("(^|[^A-Za-z0-9_])" word "[ \t]*[;,:[]")
+	return index(" " line " ", " " word " ")
+}
+
 # Returns those of the words that the file, or the structure in it, lacks; or the file, if there is none.
 function look(where, words, count,    part, path, line, within, found, left, lacks, state, i)
 {
@@ -23,9 +31,10 @@ function look(where, words, count,    part, path, line, within, found, left, lac
 			within = 1
 		else if (within && part[2] != "" && line ~ /^}/)
 			break
-		gsub(/[^A-Za-z0-9_=]+/, " ", line)
+		if (part[2] == "")
+			gsub(/[^A-Za-z0-9_=]+/, " ", line)
 		for (i = 1; within && i <= count; i++)
-			if (!(i in found) && index(" " line " ", " " words[i] " ")) {
+			if (!(i in found) && has(line, words[i], part[2] != "")) {
 				found[i]
 				left--
 			}

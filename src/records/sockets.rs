@@ -326,7 +326,7 @@ impl Protocol {
     pub const fn of(is_inet: bool, number: u16) -> Self {
         match is_inet {
             true => Self::new(number as u64),
-            false => Self::new(1 << 32 | number as u64),
+            false => Self::new((1 << 32) | number as u64),
         }
     }
 }

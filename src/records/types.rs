@@ -44,6 +44,8 @@ macro_rules! eight {
         }
 
         $( impl From<$from> for $name {
+            // There is no `From` for `usize`.
+            #[allow(clippy::cast_lossless)]
             #[inline(always)]
             fn from(number: $from) -> Self {
                 Self::new(number as $number)
@@ -92,7 +94,7 @@ impl Offset {
     /// An offset, and whether it is set.
     #[inline(always)]
     pub const fn of(raw: u16, set: bool) -> Self {
-        Self::new(raw as u64 | (set as u64) << 16)
+        Self::new(raw as u64 | ((set as u64) << 16))
     }
 }
 
@@ -153,7 +155,7 @@ impl Reason {
 
     /// One that has no name.
     pub const fn number(number: u32) -> Self {
-        Self::new(number as u64 | Self::NUMBER << 32)
+        Self::new(number as u64 | (Self::NUMBER << 32))
     }
 
     /// The place of its name, as of a [`Word`].
@@ -277,7 +279,7 @@ impl Address {
     const PACKET: u32 = 9;
 
     const fn with(form: u32, port: u32, bytes: [u8; 16]) -> Self {
-        let form = form as u64 | (port as u64) << 32;
+        let form = form as u64 | ((port as u64) << 32);
         Self {
             form: form.to_le_bytes(),
             bytes,

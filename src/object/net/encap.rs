@@ -103,9 +103,9 @@ impl Socket<'_> {
 #[inline(never)]
 fn name_of(receiver: usize) -> Encap {
     let mut symbol = [0u8; bindings::RAVEL_KSYM_SYMBOL_LEN as usize];
+    let to = symbol.as_mut_ptr().cast();
     // SAFETY: It writes no more than KSYM_SYMBOL_LEN bytes; the address is only looked up.
-    let len =
-        unsafe { bindings::sprint_symbol_no_offset(symbol.as_mut_ptr().cast(), receiver) } as usize;
+    let len = unsafe { bindings::sprint_symbol_no_offset(to, receiver) } as usize;
     // The module's name follows.
     let name = symbol.get(..len).unwrap_or(b"").split(|byte| *byte == b' ');
     let name = name.into_iter().next().unwrap_or(b"");

@@ -174,7 +174,7 @@ impl<'f> UnixGuard<'f> {
         drop(guard);
         // SAFETY: It is a valid unix_sock by the type's invariant. It holds a reference to its
         // peer, which it cannot give up while its state is locked; the peer is a unix_sock, too.
-        (to.peer, to.own) = unsafe {
+        let (peer, own) = unsafe {
             let local = UnixName::of(unix);
             match NonNull::new((*unix).peer) {
                 Some(peer) => {
@@ -188,6 +188,7 @@ impl<'f> UnixGuard<'f> {
                 }
             }
         };
+        (to.peer, to.own) = (peer, own);
     }
 
     /// Returns what unix_release_sock() would count as unread: the first sk_buff that is not one

@@ -235,6 +235,11 @@ fn property(info: &Info, field: &FieldInfo) -> Value {
         Type::Enumeration(names, "") => {
             json!({"type": ["string", "null"], "examples": words(names)})
         }
+        // The directions that are shut.
+        Type::Enumeration(_, "shutdown_" | "how_") => json!({"type": "array", "items": {"anyOf": [
+            {"enum": ["rd", "wr"]},
+            {"type": "string", "pattern": "^(shutdown|how)_[0-9]+$"},
+        ]}}),
         Type::Enumeration(names, prefix) => json!({
             "anyOf": [
                 {"type": "null"},

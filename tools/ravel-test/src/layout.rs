@@ -105,7 +105,9 @@ fn value(type_: Type, at: usize, fields: &[u8], tail: &[u8]) -> Result<String> {
             name(names, number).unwrap_or_else(other)
         }
         Type::Bits(names) => {
-            let bits = (0..64).map(|bit| number & 1 << bit).filter(|bit| *bit != 0);
+            let bits = (0..64)
+                .map(|bit| number & (1 << bit))
+                .filter(|bit| *bit != 0);
             let words: Option<Vec<String>> = bits.map(|bit| name(names, bit)).collect();
             match words.context("a bit without a name")? {
                 none if none.is_empty() => "none".to_owned(),

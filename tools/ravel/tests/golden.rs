@@ -470,7 +470,7 @@ fn versions() {
 
 #[test]
 fn schema_defines_records() {
-    let (code, stdout, _) = output(&mut ravel(["schema"]));
+    let (code, stdout, _) = output(&mut ravel(&["schema"]));
     assert_eq!(code, Some(0));
     let schema: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let socket = &schema["$defs"]["socket"];

@@ -89,7 +89,7 @@ fn vlan(name: &'static str, bytes: &[u8]) -> Option<Step> {
         says: format!("{}, type {}", vlan_tag(tci), ether_type(kind)),
         fields: vec![
             ("priority", (tci >> 13).to_string()),
-            ("dei", (tci >> 12 & 1).to_string()),
+            ("dei", ((tci >> 12) & 1).to_string()),
             ("id", (tci & 0xfff).to_string()),
             ("type", EtherType(kind).to_string()),
         ],

@@ -131,7 +131,7 @@ fn accurate_ecn(kind: u8, counters: &[u8]) -> String {
     for (name, counter) in names.iter().zip(counters.chunks(3)) {
         let value = counter
             .iter()
-            .fold(0u32, |sum, byte| sum << 8 | u32::from(*byte));
+            .fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte));
         // Writing to a String does not fail.
         let _ = write!(text, " {name} {value}");
     }

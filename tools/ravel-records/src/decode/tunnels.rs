@@ -152,7 +152,7 @@ pub(super) fn erspan(kind: u8, bytes: &[u8]) -> Option<Step> {
         step.fields.push(("index", index.to_string()));
     } else {
         let flags = word(bytes, 10)?;
-        let (hardware, is_out) = (flags >> 4 & 0x3f, flags & 8 != 0);
+        let (hardware, is_out) = ((flags >> 4) & 0x3f, flags & 8 != 0);
         step.says += &format!(
             ", hardware {hardware}, {}",
             if is_out { "egress" } else { "ingress" }
@@ -164,7 +164,7 @@ pub(super) fn erspan(kind: u8, bytes: &[u8]) -> Option<Step> {
         }
         step.len = len;
         // What it carries, if not Ethernet.
-        if flags >> 10 & 0x1f != 0 {
+        if (flags >> 10) & 0x1f != 0 {
             step.next = Next::End;
         }
     }

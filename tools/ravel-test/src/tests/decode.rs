@@ -81,7 +81,7 @@ const FIELDS: [(&str, &[&str], &str); 44] = [
 
 /// An sk_buff of these bytes, as the module reports one.
 fn skb(bytes: &[u8], encap: Option<&str>) -> Result<Skb> {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = crate::process::hex(bytes);
     let kind = match bytes.get(12..14) {
         Some(kind) => u16::from_be_bytes([kind[0], kind[1]]),
         None => 0,

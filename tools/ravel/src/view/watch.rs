@@ -264,7 +264,7 @@ mod tests {
         let crossing = walks.take(&event);
         let mut row = String::new();
         Rows::new(false, 4_026_531_840).add(&mut row, &event, crossing.as_ref());
-        let want = "     1       0.001000  transmit   vx29           66     50     50     64     84  \
+        let want = "     1       0.001000  transmit   vx29          66     50     50     64     84  \
             tcp 10.0.0.1:1 → 10.0.0.2:2, Flags [S.e], seq 7, ack 9, win 65535, netns 4026532199\n";
         assert_eq!(row, want);
         row.clear();

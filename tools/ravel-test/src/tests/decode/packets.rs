@@ -273,12 +273,12 @@ fn tcp(random: &mut Random, packet: &mut Packet) -> Vec<u8> {
     header.extend(random.bytes(8));
     let flags = random.next() as u16 & 0x1ff;
     let words = 5 + options.len() as u16 / 4;
-    header.extend((words << 12 | flags).to_be_bytes());
+    header.extend(((words << 12) | flags).to_be_bytes());
     header.extend(random.bytes(2));
     header.extend([0, 0, 0, 0]);
     header.extend(options);
     if random.one_in(20) {
-        header[12] = (random.below(5) as u8) << 4 | header[12] & 0xf;
+        header[12] = ((random.below(5) as u8) << 4) | header[12] & 0xf;
         packet.wrong = true;
     }
     [&header[..], b"nobody's payload"].concat()
