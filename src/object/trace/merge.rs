@@ -74,7 +74,7 @@ impl<T: DerefMut<Target = [u64]>, W: DerefMut<Target = [u32]>> Merge<T, W> {
     }
 
     fn play(&mut self, at: usize) {
-        let (one, other) = (self.winner(at << 1), self.winner(at << 1 | 1));
+        let (one, other) = (self.winner(at << 1), self.winner((at << 1) | 1));
         let winner = if self.time(other) < self.time(one) {
             other
         } else {

@@ -84,7 +84,7 @@ macro_rules! sample {
     };
 }
 
-fn each<'v>(list: &'v Value) -> impl Iterator<Item = &'v Value> {
+fn each(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 

@@ -436,7 +436,7 @@ fn later_fragments_have_no_ports() {
 fn with_options(options: &str) -> String {
     let mut tcp = hex("1f90 9c40 00000001 00000002 0110 ffff 0000 0000");
     let options = hex(options);
-    tcp[12] |= ((20 + options.len()) / 4 << 4) as u8;
+    tcp[12] |= (((20 + options.len()) / 4) << 4) as u8;
     tcp.extend(&options);
     let decoded = Decoded::of(&received(&ethernet(IPV4, &ipv4(6, &tcp))));
     let says = says(&decoded, "TCP");

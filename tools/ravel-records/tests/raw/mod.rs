@@ -101,7 +101,7 @@ fn encode_field(
     let place = |tail: &mut Vec<u8>, bytes: &[u8]| {
         let at = tail.len() as u64;
         tail.extend(bytes);
-        at | (bytes.len() as u64) << 32
+        at | ((bytes.len() as u64) << 32)
     };
     let quoted = || match value {
         Value::Quoted(text) => text.bytes().into_owned(),
@@ -129,12 +129,12 @@ fn encode_field(
         },
         Type::Offset => {
             let (raw, mark) = bare().split_once(':').unwrap();
-            raw.parse::<u64>().unwrap() | u64::from(mark == "set") << 16
+            raw.parse::<u64>().unwrap() | (u64::from(mark == "set") << 16)
         }
         Type::Enumeration(names, prefix) => match named(names, bare()) {
             Some(value) => value,
             // A protocol of another family than inet, where it is a number.
-            None if prefix.is_empty() => 1 << 32 | bare().parse::<u64>().unwrap(),
+            None if prefix.is_empty() => (1 << 32) | bare().parse::<u64>().unwrap(),
             None => bare().strip_prefix(prefix).unwrap().parse().unwrap(),
         },
         Type::Bits(names) => {
@@ -149,7 +149,7 @@ fn encode_field(
         Type::String => place(tail, &quoted()),
         Type::Word => place(tail, bare().as_bytes()),
         Type::Reason => match bare().strip_prefix("reason_") {
-            Some(number) => number.parse::<u64>().unwrap() | u64::from(u32::MAX) << 32,
+            Some(number) => number.parse::<u64>().unwrap() | (u64::from(u32::MAX) << 32),
             None if bare() == "none" => 0,
             None => place(tail, bare().as_bytes()),
         },
@@ -206,7 +206,7 @@ fn address(text: &[u8], tail: &mut Vec<u8>) -> Vec<u8> {
     } else if let Ok(port) = text_of.parse::<u32>() {
         put(6, port, &[]);
     } else {
-        let place = tail.len() as u64 | (text.len() as u64) << 32;
+        let place = tail.len() as u64 | ((text.len() as u64) << 32);
         tail.extend(text);
         put(5, 0, &place.to_le_bytes());
     }
