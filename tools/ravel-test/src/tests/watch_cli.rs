@@ -245,7 +245,7 @@ fn process_has_its_sockets_packets_and_no_others() -> Result<()> {
         UdpSocket::bind("127.0.0.1:0")?,
         UdpSocket::bind("127.0.0.1:0")?,
     );
-    let child = begin(&["--json", "--pid", &process.pid.to_string()])?;
+    let mut child = begin(&["--json", "--pid", &process.pid.to_string()])?;
     for _ in 0..10 {
         one.send_to(b"its", its)?;
         one.send_to(b"other", other.local_addr()?)?;
@@ -256,16 +256,25 @@ fn process_has_its_sockets_packets_and_no_others() -> Result<()> {
     let (mut end_of_it, address) = listener.accept()?;
     end_of_it.read_exact(&mut [0; 3])?;
     check_eq!(process.link.wait()?, address.to_string(), "its address");
-    std::thread::sleep(Duration::from_millis(300));
+    // Both directions of the connection are printed.
+    let (tcp, at) = (address.to_string(), listener.local_addr()?.to_string());
+    let both =
+        [[&tcp, &at], [&at, &tcp]].map(|[from, to]| format!(r#""from":"{from}","to":"{to}""#));
+    let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
+    let mut text = String::new();
+    while !both.iter().all(|ends| text.contains(ends)) {
+        let read = stdout.read_line(&mut text)?;
+        check!(read > 0, "it ends: {text}");
+    }
     sys::kill(child.id() as i32, libc::SIGINT)?;
-    let text = end(child)?;
+    stdout.read_to_string(&mut text)?;
+    end(child)?;
     process.kill()?;
     let rows: Vec<Value> = text
         .lines()
         .map(serde_json::from_str)
         .collect::<Result<_, _>>()?;
     let wanted = |from: String, to: String| (Value::from(from), Value::from(to));
-    let (tcp, at) = (address.to_string(), listener.local_addr()?.to_string());
     let told: Vec<_> = rows
         .iter()
         .map(|row| (row["from"].clone(), row["to"].clone()))
