@@ -35,7 +35,7 @@ use crate::{
         },
     },
 };
-use core::ptr;
+use core::{mem::offset_of, ptr};
 use kernel::{
     ffi::{c_int, c_void},
     sync::rcu,
@@ -227,16 +227,26 @@ unsafe fn fill(to: *mut Packet, at: &Crossing<'_>, flow: &Flow, owner: Option<So
     unsafe { to.write(record) };
 }
 
+// A name is read as two words.
+const _: () = assert!(offset_of!(bindings::net_device, name) % size_of::<u64>() == 0);
+
 /// Copies the name of a device that a probe gives; empty where there is none.
 #[inline(always)]
 fn device_name(dev: *const bindings::net_device) -> [u8; 16] {
-    let mut name = [0; 16];
-    if !dev.is_null() {
-        // SAFETY: A device that a probe gives is valid while the probe runs. Its name may change
-        // meanwhile (`ip link set name`); then the copy mixes both, and ends nevertheless.
-        name = unsafe { (&raw const (*dev).name).cast::<[u8; 16]>().read_volatile() };
-        name[15] = 0;
+    if dev.is_null() {
+        return [0; 16];
     }
+    // SAFETY: A device that a probe gives is valid while the probe runs, and its name is aligned,
+    // as asserted above. It may change meanwhile (`ip link set name`); then the copy mixes both,
+    // and ends nevertheless.
+    let words = unsafe {
+        let name = (&raw const (*dev).name).cast::<u64>();
+        [name.read_volatile(), name.add(1).read_volatile()]
+    };
+    let mut name = [0; 16];
+    name[..8].copy_from_slice(&words[0].to_ne_bytes());
+    name[8..].copy_from_slice(&words[1].to_ne_bytes());
+    name[15] = 0;
     name
 }
 
