@@ -97,7 +97,7 @@ pub struct Found {
     pub order: Option<u32>,
     /// Unix: why it matches the path.
     pub path: Option<PathFound>,
-    /// Who has it.
+    /// Its holders.
     #[serde(flatten)]
     pub owners: Owners,
     /// The other end of its connection.
@@ -197,7 +197,7 @@ impl Owners {
 pub struct Listener {
     /// Its inode.
     pub inode: u64,
-    /// Who has it.
+    /// Its holders.
     pub holders: Vec<Descriptor>,
 }
 

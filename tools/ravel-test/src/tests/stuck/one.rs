@@ -103,7 +103,7 @@ fn mptcp_connection_is_one() -> Result<()> {
     Ok(())
 }
 
-/// A proxy that passes bytes on, and an end of input only when it is told to.
+/// A proxy that passes bytes on, and an end of input only on request.
 fn proxy_that_ignores_a_half_close() -> Result<()> {
     let front = TcpListener::bind("127.0.0.1:0")?;
     let back = TcpListener::bind("127.0.0.1:0")?;

@@ -64,7 +64,7 @@ fn free_port() -> Result<u16> {
     Ok(sys::port_of(&fd)?)
 }
 
-/// The descriptors of ours that are told with a place, by that.
+/// Our descriptors that are reported with a place, by that place.
 fn in_order(told: &[Value], order: u64) -> BTreeSet<i32> {
     let us = sys::getpid();
     let chosen = told.iter().filter(|socket| socket["order"] == order);
